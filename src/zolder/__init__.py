@@ -1,0 +1,3 @@
+"""Zolder: block storage for OpenStack on ZFS."""
+
+__version__ = "0.1.0"

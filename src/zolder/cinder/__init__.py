@@ -1,0 +1,1 @@
+"""The Cinder driver: the only room that imports cinder, oslo and os_brick."""

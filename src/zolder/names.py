@@ -1,0 +1,151 @@
+"""Names that were checked once and can be trusted from then on.
+
+Each class is a ``str`` that cannot exist unless it is well formed, so what builds a dataset name, a device
+path or an IQN takes only these types. They are stricter than ZFS and iSCSI: lower case (initiators fold
+IQNs), no leading dash (an option), no ``@ # % : /`` in a leaf, nothing that is not ASCII.
+Sources: zfs(8) "Dataset naming", RFC 7143 section 4.2.7, RFC 3722. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Self
+
+from zolder.errors import InvalidRequest
+
+# zfs(8): a whole name has at most 255 bytes, the snapshot part included.
+MAX_DATASET_BYTES = 255
+MAX_LEAF_BYTES = 96
+
+
+class Name(str):
+    """A string that matches its class's pattern; the base of all checked names."""
+
+    __slots__ = ()
+    what: ClassVar[str]
+    pattern: ClassVar[re.Pattern[str]]
+    max_length: ClassVar[int]
+
+    def __new__(cls, value: str) -> Self:
+        """Check and keep ``value``.
+
+        :raises InvalidRequest: it is no string, too long, or has a character that is not allowed.
+        """
+        if not isinstance(value, str):
+            message = f"{cls.what}: a string is needed, not {type(value).__name__}"
+            raise InvalidRequest(message)
+        if len(value) > cls.max_length:
+            message = f"{cls.what}: {len(value)} characters are more than {cls.max_length}"
+            raise InvalidRequest(message)
+        if not cls.pattern.fullmatch(value):
+            message = f"{cls.what}: {value[:80]!a} is not of the form {cls.pattern.pattern}"
+            raise InvalidRequest(message)
+        return super().__new__(cls, value)
+
+
+class DatasetName(Name):
+    """A whole dataset without a snapshot part, such as ``data/openstack/volumes``."""
+
+    __slots__ = ()
+    what = "dataset"
+    pattern = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
+    max_length = MAX_DATASET_BYTES - 2 * MAX_LEAF_BYTES - 2
+
+    @property
+    def zpool(self) -> str:
+        """The zpool that this dataset lies in."""
+        return self.partition("/")[0]
+
+
+class ZvolName(Name):
+    """The leaf of a zvol below its parent, such as ``volume-3f0c…``; part of its IQN too."""
+
+    __slots__ = ()
+    what = "zvol"
+    pattern = re.compile(r"[a-z0-9][a-z0-9.-]*", re.ASCII)
+    max_length = MAX_LEAF_BYTES
+
+
+class SnapshotName(Name):
+    """The part behind the ``@`` of a ZFS snapshot."""
+
+    __slots__ = ()
+    what = "snapshot"
+    pattern = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.ASCII)
+    max_length = MAX_LEAF_BYTES
+
+
+class VolumeId(Name):
+    """The UUID of a volume in its canonical lower-case form; serial and WWN derive from it."""
+
+    __slots__ = ()
+    what = "volume id"
+    pattern = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+    max_length = 36
+
+
+class OperationId(VolumeId):
+    """The UUID that a client gives to one operation; a repeat carries the same one."""
+
+    __slots__ = ()
+    what = "operation id"
+
+
+class InitiatorName(Name):
+    """An initiator's iSCSI name: ``iqn.``, ``eui.`` or ``naa.``."""
+
+    __slots__ = ()
+    what = "initiator"
+    pattern = re.compile(
+        r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*(?::[a-z0-9.:_-]+)?"
+        r"|eui\.[0-9a-f]{16}|naa\.[0-9a-f]{16}(?:[0-9a-f]{16})?",
+        re.ASCII,
+    )
+    max_length = 223
+
+
+class TargetPrefix(Name):
+    """What every IQN of an identity begins with; the zvol's leaf follows."""
+
+    __slots__ = ()
+    what = "target prefix"
+    pattern = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*:(?:[a-z0-9.:-]*)", re.ASCII)
+    max_length = 223 - MAX_LEAF_BYTES
+
+
+class Portal(Name):
+    """Where a target listens: ``192.0.2.1:3260`` or ``[2001:db8::1]:3260``."""
+
+    __slots__ = ()
+    what = "portal"
+    pattern = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,45}\]):[0-9]{1,5}", re.ASCII)
+    max_length = 54
+
+
+class Identity(Name):
+    """Who a key is, as the administrator wrote it into the forced command."""
+
+    __slots__ = ()
+    what = "identity"
+    pattern = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
+    max_length = 32
+
+
+def zvol_dataset(parent: DatasetName, zvol: ZvolName) -> str:
+    """Return the whole dataset name of a zvol."""
+    return f"{parent}/{zvol}"
+
+
+def snapshot_dataset(parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> str:
+    """Return the whole name of a zvol's snapshot, ``parent/zvol@snapshot``."""
+    return f"{parent}/{zvol}@{snapshot}"
+
+
+def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:
+    """Return the IQN of the one target that exports a zvol."""
+    return f"{prefix}{zvol}"
+
+
+def unit_serial(volume_id: VolumeId) -> str:
+    """Return the SCSI unit serial of a volume: its id's 32 hex digits, equal on every SAN."""
+    return volume_id.replace("-", "")
