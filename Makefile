@@ -1,0 +1,46 @@
+# Everything a person or a CI calls. The environment comes first and costs nothing when nothing changed.
+# KEEP=1 leaves the lab's machines up after `make demo` and `make test`.
+
+BIN := .venv/bin
+CODE := src lab bench tests
+PYTEST := $(BIN)/python -m pytest
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help test check demo bench lint types unit format environment clean
+.NOTPARALLEL:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (10 minutes warm)
+	@tools/part tests $(PYTEST)
+
+check: lint types ## What needs no machines: lint, types, unit, contract, driver (under a minute)
+	@tools/part tests $(PYTEST) -m "not lab"
+
+demo: environment ## A Cinder volume's whole life on real ZFS (60 s warm, 12 minutes the first time)
+	@$(BIN)/python -m lab demo
+
+bench: environment ## Measure the driver against the limit and the 2012 draft
+	@$(BIN)/python -m bench
+
+lint: environment ## ruff: rules and format
+	@tools/part lint $(BIN)/ruff check $(wildcard $(CODE))
+	@tools/part format $(BIN)/ruff format --check $(wildcard $(CODE))
+
+types: environment ## mypy, strict
+	@tools/part types $(BIN)/mypy $(wildcard $(CODE))
+
+unit: environment ## The unit tests alone
+	@tools/part unit $(PYTEST) tests/unit
+
+format: environment ## Put imports and layout right
+	@$(BIN)/ruff check --fix-only --select I $(wildcard $(CODE))
+	@$(BIN)/ruff format $(wildcard $(CODE))
+
+environment:
+	@tools/environment
+
+clean: ## Remove what make made here; images and compiled modules stay in the cache folder
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,65 @@
+"""What all tests share: the order (what needs machines comes last), the lab, and no silent skips."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    # Only what needs machines pays for importing the lab.
+    from lab import Lab
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever uses the lab, and put it behind all that needs no machines."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker("lab")
+    items.sort(key=lambda item: item.get_closest_marker("lab") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
+    """Count a skip as a failure: a part that could not run did not pass."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid} was skipped in {call.when}, which counts as a failure: {call.excinfo}"
+        )
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each part took: unit, contract, driver, lab."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                part = _part(report)
+                seconds[part] += report.duration
+                tests[part] += report.when == "call"
+    if seconds:
+        terminalreporter.section("parts")
+    for part in seconds:
+        terminalreporter.write_line(f"{part:24} {tests[part]:5} tests {seconds[part]:8.1f} s")
+
+
+def _part(report: pytest.TestReport) -> str:
+    folder = report.nodeid.split("/")[1]
+    return f"{folder} in the lab" if "lab" in report.keywords and folder != "lab" else folder
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab, up from its saved state; taken down at the end unless KEEP=1. What fails here is an error."""
+    from lab import Lab  # noqa: PLC0415 - see above: only tests with machines need it
+
+    with Lab(keep=os.environ.get("KEEP") == "1") as running:
+        yield running
