@@ -26,7 +26,7 @@ class Error(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, **details: str | int | list[str]) -> None:
+    def __init__(self, message: str, /, **details: str | int | list[str]) -> None:
         """Keep one sentence for people and the figures or names behind it for programs."""
         super().__init__(message)
         self.message = message

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_typ
 from zolder.errors import InvalidRequest
 from zolder.names import Name
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 Decoder: TypeAlias = Callable[[Json], Any]
 
 MAX_INTEGER = 2**63 - 1
@@ -130,9 +130,7 @@ def _record(kind: Any, arguments: tuple[Any, ...]) -> Decoder:  # noqa: ANN401 -
     hints = get_type_hints(kind)
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=True))
     inner = {name: decoder(_bind(hint, bound)) for name, hint in hints.items()}
-    required = {
-        field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING
-    }
+    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
     convert_fields = _fields(kind.__name__, inner, required)
     return lambda value: kind(**convert_fields(value))
 
@@ -141,9 +139,7 @@ def _bind(hint: Any, bound: Mapping[Any, Any]) -> Any:  # noqa: ANN401 - a type 
     return bound[hint] if isinstance(hint, TypeVar) else hint
 
 
-def _fields(
-    what: str, inner: Mapping[str, Decoder], required: set[str]
-) -> Callable[[Json], dict[str, Any]]:
+def _fields(what: str, inner: Mapping[str, Decoder], required: set[str]) -> Callable[[Json], dict[str, Any]]:
     def convert(value: Json) -> dict[str, Any]:
         if not isinstance(value, dict):
             message = f"{what}: an object is needed, not {type(value).__name__}"

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from zolder.errors import Details, Error, InvalidRequest, LocalProtocolError, RemoteProtocolError, error_of
 from zolder.names import Identity, OperationId
-from zolder.shapes import MAX_INTEGER, Json, decode
+from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
 FEATURES: Final = ("lio",)
@@ -111,11 +111,11 @@ def encode_reply(reply: Reply) -> bytes:
         message = f"the answer of {len(line)} bytes is larger than {MAX_ANSWER_BYTES}"
         return encode_reply(Failure(reply.id, LocalProtocolError(message)))
     if isinstance(reply, Notice):
-        return _line({"id": reply.id, "notice": reply.text})
+        return _line({"id": reply.id, "notice": _printable(reply.text)})
     error: dict[str, Json] = {
         "code": reply.error.code,
-        "message": reply.error.message,
-        "details": dict(reply.error.details),  # type: ignore[dict-item]  # list[str] is Json, but dict is invariant
+        "message": _printable(reply.error.message),
+        "details": {_printable(name): _detail_text(item) for name, item in reply.error.details.items()},
     }
     return _line({"id": reply.id, "error": error})
 
@@ -199,6 +199,17 @@ class LineReader:
         return bytes(self._buffer)
 
 
+def _printable(text: str) -> str:
+    """Return text in the form that the other side accepts: a tool's output may hold anything."""
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_TEXT])
+
+
+def _detail_text(item: str | int | list[str]) -> Json:
+    if isinstance(item, list):
+        return [_printable(text) for text in item]
+    return _printable(item) if isinstance(item, str) else item
+
+
 def _line(frame: dict[str, Json]) -> bytes:
     return json.dumps(frame, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
@@ -249,10 +260,12 @@ def _error(frame: Json) -> Error:
     if not isinstance(details, dict):
         message = "details must be an object"
         raise InvalidRequest(message)
-    checked: Details = {
-        name: list(decode(tuple[str, ...], item)) if isinstance(item, list)
-        else decode(int, item) if isinstance(item, int)
-        else decode(str, item)
-        for name, item in details.items()
-    }
+    checked: Details = {decode(str, name): _detail(item) for name, item in details.items()}
     return error_of(decode(str, frame["code"]), decode(str, frame["message"]), checked)
+
+
+def _detail(item: Json) -> str | int | list[str]:
+    if isinstance(item, list):
+        return list(decode(tuple[str, ...], item))
+    checked: str | int = decode(int, item) if isinstance(item, int) else decode(str, item)
+    return checked
