@@ -9,6 +9,7 @@ Sources: zfs(8) "Dataset naming", RFC 7143 section 4.2.7, RFC 3722. No I/O.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import ClassVar, Self
 
 from zolder.errors import InvalidRequest
@@ -16,6 +17,7 @@ from zolder.errors import InvalidRequest
 # zfs(8): a whole name has at most 255 bytes, the snapshot part included.
 MAX_DATASET_BYTES = 255
 MAX_LEAF_BYTES = 96
+MAX_PORT = 65535
 
 
 class Name(str):
@@ -67,11 +69,11 @@ class ZvolName(Name):
 
 
 class SnapshotName(Name):
-    """The part behind the ``@`` of a ZFS snapshot."""
+    """The part behind the ``@`` of a ZFS snapshot; ``zolder-`` begins the agent's own."""
 
     __slots__ = ()
     what = "snapshot"
-    pattern = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.ASCII)
+    pattern = re.compile(r"(?!zolder-)[a-z0-9][a-z0-9_.-]*", re.ASCII)
     max_length = MAX_LEAF_BYTES
 
 
@@ -114,12 +116,29 @@ class TargetPrefix(Name):
 
 
 class Portal(Name):
-    """Where a target listens: ``192.0.2.1:3260`` or ``[2001:db8::1]:3260``."""
+    """Where a target listens: ``192.0.2.1:3260`` or ``[2001:db8::1]:3260``, each in one spelling only."""
 
     __slots__ = ()
     what = "portal"
-    pattern = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,45}\]):[0-9]{1,5}", re.ASCII)
+    pattern = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,45}\]):[1-9][0-9]{0,4}", re.ASCII)
     max_length = 54
+
+    def __new__(cls, value: str) -> Self:
+        """Check the form, then that the address and the port exist.
+
+        :raises InvalidRequest: it is no address in its canonical form with a port.
+        """
+        portal = super().__new__(cls, value)
+        address, _, port = portal.rpartition(":")
+        bare = address.strip("[]")
+        try:
+            canonical = str(ip_address(bare))
+        except ValueError:
+            canonical = ""
+        if bare != canonical or int(port) > MAX_PORT:
+            message = f"{cls.what}: {value} is no shortest form of an address with a port up to {MAX_PORT}"
+            raise InvalidRequest(message)
+        return portal
 
 
 class Identity(Name):
@@ -139,6 +158,11 @@ def zvol_dataset(parent: DatasetName, zvol: ZvolName) -> str:
 def snapshot_dataset(parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> str:
     """Return the whole name of a zvol's snapshot, ``parent/zvol@snapshot``."""
     return f"{parent}/{zvol}@{snapshot}"
+
+
+def clone_snapshot(parent: DatasetName, source: ZvolName, volume_id: VolumeId) -> str:
+    """Return the whole name of the agent's own snapshot, from which a volume is cloned directly."""
+    return f"{parent}/{source}@zolder-clone-{volume_id}"
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:
