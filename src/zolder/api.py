@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Final
 
+from zolder.errors import InvalidRequest
 from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
 
@@ -103,9 +104,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def delete_snapshot(
-        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName
-    ) -> Change[None]:
+    def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         """Destroy a snapshot; with clones it goes, by ZFS's own deferred destroy, with the last of them.
 
         :raises NotPermitted: a snapshot of that name was not made through Zolder.
@@ -146,3 +145,16 @@ class Storage(ABC):
 
 
 METHODS: Final = tuple(sorted(Storage.__abstractmethods__))
+
+MIB: Final = 1024 * 1024
+MAX_VOLSIZE_BYTES: Final = 2**60
+
+
+def check_volsize(volsize_bytes: int) -> None:
+    """Check a zvol's size.
+
+    :raises InvalidRequest: it is not a positive multiple of 1 MiB, or beyond 1 EiB.
+    """
+    if not 0 < volsize_bytes <= MAX_VOLSIZE_BYTES or volsize_bytes % MIB:
+        message = f"a size must be a positive multiple of {MIB} bytes and at most {MAX_VOLSIZE_BYTES}"
+        raise InvalidRequest(message)

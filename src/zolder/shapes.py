@@ -71,6 +71,7 @@ def parameters(function: Callable[..., Any]) -> Callable[[Json], dict[str, Any]]
     return _fields(function.__name__, {name: decoder(hints[name]) for name in names}, required=set(names))
 
 
+@functools.cache
 def result(function: Callable[..., Any]) -> Decoder:
     """Build the converter for what a method declares to return."""
     return decoder(get_type_hints(function)["return"])

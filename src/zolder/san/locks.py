@@ -1,0 +1,64 @@
+"""Locks between all agents of this SAN, by name, gone with the process that holds them.
+
+One file serves any number of locks: each name is one byte of it, locked through an open file description
+(fcntl(2) ``F_OFD_SETLK``), so nothing grows, nothing is left behind and no lock outlives its holder.
+Two names that share a byte only wait for each other needlessly. Take one lock an operation, no second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zolder.errors import Busy
+from zolder.san.operation import Operation
+
+
+class Locks:
+    """The named locks of one SAN."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use (and make) the folder that all agents of this SAN share."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = folder / "locks"
+
+    @contextmanager
+    def hold(self, name: str, operation: Operation) -> Iterator[None]:
+        """Hold the lock ``name`` for the block; look again whether the operation is still wanted.
+
+        :raises Busy: another operation held it until the deadline.
+        :raises DeadlineExceeded, ConnectionLost: nobody waits for this operation any more.
+        """
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            taken = operation.wait_for(
+                lambda: _try_lock(descriptor, _byte_of(name)),
+                seconds=operation.remaining_seconds,
+                announce=f"waiting for another operation on {name}",
+            )
+            if taken is None:
+                message = f"another operation on {name} did not end in time"
+                raise Busy(message, holders=["another operation of Zolder"])
+            operation.check()
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _byte_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+
+def _try_lock(descriptor: int, offset: int) -> bool | None:
+    # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    except (BlockingIOError, PermissionError):
+        return None
+    return True

@@ -1,0 +1,117 @@
+"""OpenZFS in this process, through its committed library libzfs_core.
+
+Speaks to the library and to nothing else; answers by errno, so nothing is read from text. It takes whole
+dataset names that others built from checked parts. Never uses ``lzc_exists``: that reads every failure as
+"no". Sources: libzfs_core.h, pyzfs ``_error_translation.py``, zfs-program(8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from zolder.errors import BackendError
+from zolder.san.nvlist import Nvpair, Pairs, Value
+
+_ZVOL: Final = 3  # enum lzc_dataset_type in libzfs_core.h
+_FULL_DEFER: Final = 1
+# The most that zfs-program(8) allows: a listing of many zvols is one program.
+_INSTRUCTIONS: Final = 100_000_000
+_MEMORY_BYTES: Final = 100 * 1024 * 1024
+
+
+class ZfsError(OSError):
+    """What the kernel answered: ``errno`` of the object in ``filename``. Never leaves zolder.san."""
+
+
+class ZfsLibrary:
+    """A loaded libzfs_core. Each method is one request to the kernel and waits for it.
+
+    :raises BackendError: OpenZFS is not installed or its module is not loaded.
+    """
+
+    def __init__(self) -> None:
+        """Load the library and open /dev/zfs."""
+        try:
+            self._nvpair = Nvpair()
+            self._lib = ctypes.CDLL("libzfs_core.so.3", use_errno=True)
+        except OSError as err:
+            message = "this SAN has no OpenZFS library: install zfsutils-linux (2.1 or newer) on it"
+            raise BackendError(message, said=str(err)) from err
+        failure = self._lib.libzfs_core_init()
+        if failure:
+            message = "this SAN's ZFS module does not answer: load it with 'modprobe zfs' and see dmesg"
+            raise BackendError(message, said=os.strerror(failure))
+
+    def create_zvol(self, dataset: str, volsize_bytes: int, properties: Mapping[str, str]) -> None:
+        """Create a sparse zvol with user properties in the same transaction."""
+        with self._nvpair.packed({"volsize": volsize_bytes, **properties}) as props:
+            self._check(self._lib.lzc_create(dataset.encode(), _ZVOL, props, None, 0), dataset)
+
+    def clone(self, dataset: str, origin: str, properties: Mapping[str, str | int]) -> None:
+        """Clone a snapshot with properties in the same transaction."""
+        with self._nvpair.packed(properties) as props:
+            self._check(self._lib.lzc_clone(dataset.encode(), origin.encode(), props), dataset)
+
+    def snapshot(self, snapshots: Sequence[str], properties: Mapping[str, str]) -> None:
+        """Take snapshots of one zpool, all or none, with user properties."""
+        names = dict.fromkeys(snapshots, True)
+        with (
+            self._nvpair.packed(names) as snaps,
+            self._nvpair.packed(properties) as props,
+            self._nvpair.returned() as errors,
+        ):
+            failure = self._lib.lzc_snapshot(snaps, props, ctypes.byref(errors))
+            self._check_each(failure, errors, snapshots[0])
+
+    def destroy(self, dataset: str) -> None:
+        """Destroy one dataset that has neither snapshots nor children."""
+        self._check(self._lib.lzc_destroy(dataset.encode()), dataset)
+
+    def destroy_snapshot(self, snapshot: str) -> None:
+        """Destroy a snapshot now, or mark it to go with its last clone or hold; absent is success."""
+        with self._nvpair.packed({snapshot: True}) as snaps, self._nvpair.returned() as errors:
+            failure = self._lib.lzc_destroy_snaps(snaps, _FULL_DEFER, ctypes.byref(errors))
+            self._check_each(failure, errors, snapshot)
+
+    def run_program(self, zpool: str, program: str, arguments: Pairs, *, sync: bool) -> Value:
+        """Run a channel program of ours and return what it returned.
+
+        :param sync: False for one that only reads: it waits for no transaction group.
+        """
+        call = self._lib.lzc_channel_program if sync else self._lib.lzc_channel_program_nosync
+        limits = ctypes.c_uint64(_INSTRUCTIONS), ctypes.c_uint64(_MEMORY_BYTES)
+        with self._nvpair.packed(arguments) as args, self._nvpair.returned() as out:
+            failure = call(zpool.encode(), program.encode(), *limits, args, ctypes.byref(out))
+            answer = self._nvpair.unpack(out)
+        if failure and "error" in answer:
+            message = f"a channel program failed on {zpool}"
+            raise BackendError(message, errno=failure, said=str(answer["error"])[:1000])
+        self._check(failure, zpool)
+        return answer.get("return", {})
+
+    def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:
+        if failure:
+            for which, code in self._nvpair.unpack(errors).items():
+                if isinstance(code, int) and code:
+                    self._check(code, which)
+            self._check(failure, name)
+
+    @staticmethod
+    def _check(failure: int, name: str) -> None:
+        if failure:
+            raise ZfsError(failure, os.strerror(failure), name)
+
+
+@functools.cache
+def library() -> ZfsLibrary:
+    """Return this process's one libzfs_core."""
+    return ZfsLibrary()
+
+
+# What the kernel answers to any request on a zpool that has suspended its I/O (zfs_ioctl.c).
+SUSPENDED_ERRNO: Final = errno.EAGAIN

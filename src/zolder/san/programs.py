@@ -1,0 +1,130 @@
+"""What is asked of ZFS by channel programs: reading, and recording an export's wish.
+
+The Lua texts are constants and take their arguments as data, so nothing is ever built into a program. A
+reading program sees one consistent state of the zpool. Source: zfs-program(8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from zolder.errors import BackendError
+from zolder.san.lzc import ZfsLibrary
+from zolder.san.nvlist import Value
+
+_READ: Final = """
+args = ...
+out = {}
+for _, dataset in ipairs(args.datasets) do
+    if zfs.exists(dataset) then
+        found = {}
+        for _, property in ipairs(args.properties) do
+            value, source = zfs.get_prop(dataset, property)
+            if value ~= nil then
+                found[property] = {value = value, source = source}
+            end
+        end
+        out[dataset] = found
+    end
+end
+return out
+"""
+
+_LIST: Final = """
+args = ...
+out = {}
+for dataset in zfs.list[args.what](args.of) do
+    found = {}
+    for _, property in ipairs(args.properties) do
+        value, source = zfs.get_prop(dataset, property)
+        if value ~= nil then
+            found[property] = {value = value, source = source}
+        end
+    end
+    out[dataset] = found
+end
+return out
+"""
+
+_CLONES: Final = """
+args = ...
+out = {}
+for snapshot in zfs.list.snapshots(args.of) do
+    clones = {}
+    for clone in zfs.list.clones(snapshot) do
+        clones[clone] = true
+    end
+    out[snapshot] = clones
+end
+return out
+"""
+
+_SET: Final = """
+args = ...
+return zfs.sync.set_prop(args.dataset, args.property, args.value)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property's value and where it comes from: the dataset's own name means ``local``."""
+
+    value: str | int
+    source: str | None
+
+
+Properties = Mapping[str, Property]
+
+
+def read(
+    library: ZfsLibrary, zpool: str, datasets: Sequence[str], properties: Sequence[str]
+) -> dict[str, Properties]:
+    """Return the properties of those datasets that exist, in one consistent look."""
+    arguments: dict[str, Value] = {"datasets": list(datasets), "properties": list(properties)}
+    return _table(library.run_program(zpool, _READ, arguments, sync=False))
+
+
+def list_children(
+    library: ZfsLibrary, zpool: str, parent: str, properties: Sequence[str]
+) -> dict[str, Properties]:
+    """Return the datasets directly below a parent with their properties; costs some ms for each."""
+    arguments: dict[str, Value] = {"what": "children", "of": parent, "properties": list(properties)}
+    return _table(library.run_program(zpool, _LIST, arguments, sync=False))
+
+
+def list_clones(library: ZfsLibrary, zpool: str, zvol: str) -> dict[str, list[str]]:
+    """Return every snapshot of a zvol with the clones that depend on it."""
+    answer = library.run_program(zpool, _CLONES, {"of": zvol}, sync=False)
+    if not isinstance(answer, Mapping):
+        return {}
+    return {name: sorted(clones) if isinstance(clones, Mapping) else [] for name, clones in answer.items()}
+
+
+def set_user_property(library: ZfsLibrary, zpool: str, dataset: str, name: str, value: str) -> None:
+    """Set one user property; waits for the transaction group that holds it."""
+    arguments: dict[str, Value] = {"dataset": dataset, "property": name, "value": value}
+    code = library.run_program(zpool, _SET, arguments, sync=True)
+    if code != 0:
+        message = f"could not set {name} of {dataset}"
+        raise BackendError(message, errno=code if isinstance(code, int) else str(code))
+
+
+def _table(answer: Value) -> dict[str, Properties]:
+    if not isinstance(answer, Mapping):
+        return {}
+    return {
+        dataset: {name: _property(found) for name, found in properties.items()}
+        for dataset, properties in answer.items()
+        if isinstance(properties, Mapping)
+    }
+
+
+def _property(found: Value) -> Property:
+    if not isinstance(found, Mapping) or not isinstance(found.get("value"), str | int):
+        message = "a channel program returned what it should not"
+        raise BackendError(message)
+    source = found.get("source")
+    value = found["value"]
+    return Property(value if isinstance(value, int) else str(value), str(source) if source else None)

@@ -1,0 +1,161 @@
+"""ZFS as one request sees it: what is there, whose it is, and what the kernel's errors mean.
+
+Between the storage verbs and the two modules that speak to ZFS. A dataset is ours only by a mark that is
+``local``: snapshots, children and received copies inherit user properties. Every look takes in the parent
+too, so that "absent" is always proven (zolder.san.parents).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound, NotPermitted, PoolSuspended
+from zolder.model import Zvol
+from zolder.names import DatasetName, VolumeId, ZvolName
+from zolder.san import lzc, programs
+from zolder.san.lzc import ZfsError
+from zolder.san.nvlist import unsigned
+from zolder.san.parents import Site, record_parent, require_active, require_recorded
+from zolder.san.programs import Properties
+
+VOLUME_MARK: Final = "zolder:volume"
+SNAPSHOT_MARK: Final = "zolder:snapshot"
+_PROPERTIES: Final = (
+    "guid", "type", "volsize", "refreservation", "origin", "defer_destroy", "used", "available",
+    VOLUME_MARK, SNAPSHOT_MARK,
+)  # fmt: skip
+
+
+class Zpool:
+    """One parent of one zpool, for the time of one request."""
+
+    def __init__(self, site: Site, parent: DatasetName) -> None:
+        """Make sure that the zpool can be asked.
+
+        :raises PoolUnavailable, PoolSuspended: it cannot.
+        """
+        require_active(site, parent.zpool)
+        self._site = site
+        self.parent = parent
+        self.library = lzc.library()
+
+    def look(self, *datasets: str) -> dict[str, Properties]:
+        """Return the properties of those datasets that exist; what is missing is proven absent.
+
+        :raises PoolUnavailable: the parent is not the one that was set up.
+        """
+        with self._explained():
+            found = programs.read(self.library, self.parent.zpool, [self.parent, *datasets], _PROPERTIES)
+        require_recorded(self._site, self.parent, _guid(found.get(self.parent)))
+        return found
+
+    def set_up(self) -> Properties:
+        """Return the parent's own properties, and record its guid the first time.
+
+        :raises NotFound: the zpool has no such dataset and never had.
+        """
+        with self._explained():
+            found = programs.read(self.library, self.parent.zpool, [self.parent], _PROPERTIES)
+        record_parent(self._site, self.parent, _guid(found.get(self.parent)))
+        return found[self.parent]
+
+    def children(self) -> Mapping[str, Properties]:
+        """Return all datasets directly below the parent."""
+        self.look()
+        with self._explained():
+            return programs.list_children(self.library, self.parent.zpool, self.parent, _PROPERTIES)
+
+    def clones(self, dataset: str) -> Mapping[str, list[str]]:
+        """Return the snapshots of a zvol, each with its clones."""
+        with self._explained():
+            return programs.list_clones(self.library, self.parent.zpool, dataset)
+
+    def explain(self, error: ZfsError, *, needed_bytes: int = 0) -> NoReturn:
+        """Raise what the kernel's answer means to a caller.
+
+        :raises Error: always.
+        """
+        raise self._meaning(error, needed_bytes) from error
+
+    def _meaning(self, error: ZfsError, needed_bytes: int) -> Error:
+        require_active(self._site, self.parent.zpool)
+        if error.errno == lzc.SUSPENDED_ERRNO:
+            return PoolSuspended(f"zpool {self.parent.zpool} has suspended its I/O", zpool=self.parent.zpool)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            available = number(self.look()[self.parent], "available")
+            message = f"{error.filename}: {needed_bytes} bytes are needed and {available} available"
+            return NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
+        if error.errno == errno.ENOENT:
+            self.look()  # proves the parent, or raises
+            return NotFound(f"{error.filename} does not exist", dataset=str(error.filename))
+        message = f"ZFS refused {error.filename}: {error.strerror}"
+        return BackendError(message, errno=error.errno or 0)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ZfsError as err:
+            self.explain(err)
+
+
+def zvol_of(parent: DatasetName, name: ZvolName, found: Properties) -> Zvol:
+    """Return a zvol that bears our mark.
+
+    :raises NotPermitted: it bears none, or is no zvol.
+    """
+    mark = find_mark(f"{parent}/{name}", found)
+    if mark is None:
+        refuse_foreign(f"{parent}/{name}")
+    return Zvol(
+        parent=parent,
+        name=name,
+        volume_id=mark,
+        volsize_bytes=number(found, "volsize"),
+        sparse=number(found, "refreservation") == 0,
+        origin=text(found, "origin"),
+    )
+
+
+def find_mark(dataset: str, found: Properties) -> VolumeId | None:
+    """Return the volume that a zvol's own mark names; None where it is not a zvol of ours."""
+    mark = local(found, VOLUME_MARK, dataset)
+    if mark is None or "volsize" not in found:
+        return None
+    try:
+        return VolumeId(mark)
+    except InvalidRequest:
+        return None  # whoever wrote that, we did not
+
+
+def number(found: Properties, name: str) -> int:
+    """Return a property that is a figure; one that is not set is 0."""
+    value = found[name].value if name in found else 0
+    return unsigned(value) if isinstance(value, int) else 0
+
+
+def text(found: Properties, name: str) -> str | None:
+    """Return a property that is text, or None where it is empty or not set."""
+    value = found[name].value if name in found else ""
+    return value if isinstance(value, str) and value else None
+
+
+def local(found: Properties, name: str, dataset: str) -> str | None:
+    """Return a user property's text only where the dataset itself carries it."""
+    return text(found, name) if name in found and found[name].source == dataset else None
+
+
+def refuse_foreign(dataset: str) -> NoReturn:
+    """Raise that a dataset is not ours.
+
+    :raises NotPermitted: always.
+    """
+    message = f"{dataset} exists and bears no mark of Zolder: it is left alone"
+    raise NotPermitted(message, dataset=dataset)
+
+
+def _guid(found: Properties | None) -> int | None:
+    return None if found is None else number(found, "guid")
