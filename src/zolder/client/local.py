@@ -1,0 +1,38 @@
+"""The way to an agent on this very machine: a child process over the same kind of pipe (``san_is_local``)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from zolder.client.diagnosis import explain_silence
+from zolder.errors import ConnectFailed
+from zolder.names import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAgent:
+    """The command of an agent, run as the user that this process is."""
+
+    argv: tuple[str, ...]
+
+    @classmethod
+    def of_identity(cls, identity: Identity) -> Self:
+        """Return the agent that ``zolder-san`` in PATH is for an identity."""
+        return cls(("zolder-san", "serve", "--identity", identity))
+
+    @property
+    def peer(self) -> str:
+        """The agent as messages name it."""
+        return " ".join(self.argv)
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[Mapping[str, str]]:
+        """Yield no variables: there is nothing to log in to."""
+        yield {}
+
+    def explain(self, stderr: str, status: int | None) -> ConnectFailed:
+        """Say why the agent ended before it spoke."""
+        return explain_silence(self.peer, stderr, status)

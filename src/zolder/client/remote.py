@@ -1,0 +1,157 @@
+"""The storage contract, carried to an agent: one method is one request.
+
+Every request is idempotent and keeps its operation id, so one whose line was lost is asked again over a new
+line until its deadline. Nothing else is repeated. Safe between threads.
+"""
+
+# ruff: noqa: D102 - zolder.api has the words of each method
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from zolder import shapes
+from zolder.api import Storage
+from zolder.client.channel import new_operation
+from zolder.client.deadline import Deadline
+from zolder.client.pool import Pool
+from zolder.errors import ConnectionLost, InvalidRequest, RemoteProtocolError
+from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
+from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
+from zolder.wire import Welcome
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
+# A line that is lost this often in one operation is cut by what the operation does.
+_MAX_LOSSES: Final = 3
+
+
+class RemoteStorage(Storage):
+    """A SAN's storage, asked through a pool of channels."""
+
+    def __init__(self, pool: Pool, *, deadline_seconds: float) -> None:
+        """Ask through ``pool``, each request with a deadline of so many seconds."""
+        self._pool = pool
+        self._deadline_seconds = deadline_seconds
+
+    def with_deadline(self, seconds: float) -> RemoteStorage:
+        """Return the same storage over the same channels with another deadline for each request."""
+        return RemoteStorage(self._pool, deadline_seconds=seconds)
+
+    def greet(self) -> Welcome:
+        """Return who the agent is and what it can do, opening a channel if none is open.
+
+        :raises TransportError: the SAN cannot be reached; the message says what to do.
+        :raises VersionMismatch: the agent is of another protocol.
+        """
+        return self._pool.greet(Deadline.after(self._deadline_seconds))
+
+    def get_figures(self, parent: DatasetName) -> PoolFigures:
+        return self._ask(Storage.get_figures, parent=parent)
+
+    def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
+        return self._ask(Storage.get_zvol, parent=parent, zvol=zvol)
+
+    def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:
+        return self._ask(Storage.list_zvols, parent=parent)
+
+    def create_zvol(
+        self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
+    ) -> Change[Zvol]:
+        return self._ask(
+            Storage.create_zvol,
+            parent=parent,
+            zvol=zvol,
+            volume_id=volume_id,
+            volsize_bytes=volsize_bytes,
+            sparse=sparse,
+        )
+
+    def clone_zvol(
+        self,
+        parent: DatasetName,
+        source: ZvolName,
+        snapshot: SnapshotName | None,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        volsize_bytes: int,
+        sparse: bool,
+    ) -> Change[Zvol]:
+        return self._ask(
+            Storage.clone_zvol,
+            parent=parent,
+            source=source,
+            snapshot=snapshot,
+            zvol=zvol,
+            volume_id=volume_id,
+            volsize_bytes=volsize_bytes,
+            sparse=sparse,
+        )
+
+    def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
+        return self._ask(Storage.grow_zvol, parent=parent, zvol=zvol, volsize_bytes=volsize_bytes)
+
+    def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
+        return self._ask(Storage.delete_zvol, parent=parent, zvol=zvol)
+
+    def create_snapshot(
+        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName
+    ) -> Change[ZvolSnapshot]:
+        return self._ask(Storage.create_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
+
+    def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
+        return self._ask(Storage.delete_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
+
+    def export_zvol(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName,
+        *,
+        prefix: TargetPrefix,
+        portals: tuple[Portal, ...],
+        chap: Chap | None,
+    ) -> Change[Export]:
+        return self._ask(
+            Storage.export_zvol,
+            parent=parent,
+            zvol=zvol,
+            initiator=initiator,
+            prefix=prefix,
+            portals=portals,
+            chap=chap,
+        )
+
+    def withdraw_zvol(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+    ) -> Change[tuple[InitiatorName, ...]]:
+        return self._ask(Storage.withdraw_zvol, parent=parent, zvol=zvol, initiator=initiator)
+
+    def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
+        return self._ask(Storage.list_exports, parent=parent)
+
+    def _ask(self, method: Callable[..., T], **params: object) -> T:
+        encoded = {name: shapes.encode(value) for name, value in params.items()}
+        value = self._exchange(method.__name__, encoded)
+        try:
+            result: T = shapes.result(method)(value)
+        except InvalidRequest as err:
+            message = f"{self._pool.peer} answered {method.__name__} with {err.message}"
+            raise RemoteProtocolError(message) from err
+        return result
+
+    def _exchange(self, method: str, params: dict[str, shapes.Json]) -> shapes.Json:
+        deadline = Deadline.after(self._deadline_seconds)
+        operation = new_operation()
+        for attempt in range(1, _MAX_LOSSES + 1):
+            try:
+                return self._pool.exchange(method, operation, params, deadline)
+            except ConnectionLost as err:
+                if attempt == _MAX_LOSSES or not deadline.remaining_seconds:
+                    raise
+                LOG.warning("%s Asking again: %s, operation %s.", err.message, method, operation)
+        raise AssertionError  # the last attempt returns or raises above

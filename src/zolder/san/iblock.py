@@ -1,0 +1,141 @@
+"""Block backstores of LIO: one zvol each, in an HBA folder (``core/iblock_N``) of its own.
+
+A backstore is found without listing any other: the few numbers N that its HBA may have follow from its
+name, and where a LUN links to it the link is followed instead. The numbers lie above the range of rtslib
+(targetcli), so the two never ask for the same one. A backstore of another name, or of ours on another
+device, is never changed. Not locked here: the caller holds the target's lock, mkdir(2) arbitrates the rest.
+Source: drivers/target/target_core_configfs.c and target_core_iblock.c in the Linux tree.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import struct
+from pathlib import Path
+from typing import Final
+
+from zolder.errors import AlreadyExists, BackendError, Busy
+from zolder.san.configfs import Build, ConfigFs
+
+# rtslib's _Backstore looks for a free number below this; ours are as many again, from here on.
+_RTSLIB_NUMBERS: Final = 1 << 20
+
+_UDEV_PATH = re.compile(r"UDEV PATH: (\S+)")
+_SERIAL_LABEL: Final = "T10 VPD Unit Serial Number:"
+
+# Set once the device is open: the kernel refuses both for a device that cannot discard.
+# emulate_3pc off: EXTENDED COPY reaches other LUNs by name on kernels before 5.11 (CVE-2020-28374), and a
+# target with one LUN has no use for it.
+# The write cache is not set here: for a block device LIO reports what the device says (get_write_cache),
+# and a zvol says that it has one, so initiators send their flushes.
+_ATTRIBUTES: Final = (("emulate_tpu", "1"), ("emulate_tpws", "1"), ("emulate_3pc", "0"))
+
+
+def find_backstore(tree: ConfigFs, name: str) -> str | None:
+    """Return the path of the backstore that ``ensure_backstore`` made under ``name``, or None."""
+    paths = (f"{hba}/{name}" for hba in _hbas(name))
+    return next((path for path in paths if tree.exists(path)), None)
+
+
+def ensure_backstore(build: Build, name: str, *, device: Path, serial: str, linked: str | None) -> str:
+    """Have a backstore that is open on a device and carries a serial; return its path.
+
+    :param linked: where the target's LUN links to already, if it does.
+    :raises AlreadyExists: a backstore of that name is open on another device, or exported under another
+        serial.
+    :raises Busy: the device is claimed by somebody else.
+    :raises BackendError: the kernel refuses a step.
+    """
+    tree = build.tree
+    path = linked or find_backstore(tree, name) or _claim(build, name)
+    build.folder(path)
+    if tree.read(f"{path}/enable") != "1":
+        _open_device(build, path, device)
+    elif (held := find_device(tree, path)) != device:
+        message = f"backstore {path} is open on {held}, not on {device}"
+        raise AlreadyExists(message, backstore=path)
+    for attribute, value in _ATTRIBUTES:
+        build.attribute(f"{path}/attrib/{attribute}", value)
+    _set_serial(build, path, serial, linked=linked is not None)
+    return path
+
+
+def find_device(tree: ConfigFs, path: str) -> Path | None:
+    """Return the device that a block backstore is set to; None for any other or an absent one."""
+    found = _UDEV_PATH.search(tree.find(f"{path}/info") or "")
+    return Path(found[1]) if found else None
+
+
+def find_serial(tree: ConfigFs, path: str) -> str | None:
+    """Return the unit serial of a backstore; None where it has none or is absent."""
+    text = tree.find(f"{path}/wwn/vpd_unit_serial") or ""
+    return text.removeprefix(_SERIAL_LABEL).strip() or None
+
+
+def remove_backstore(tree: ConfigFs, name: str, *, linked: str | None) -> bool:
+    """Close and remove a backstore and its HBA; return False where both are absent.
+
+    :param linked: where the target's LUN linked to, if there was one.
+    :raises BackendError: a LUN still links to it, or the kernel refuses.
+    """
+    path = linked or find_backstore(tree, name)
+    changed = tree.remove_folder(path) if path else False
+    hbas = set(_hbas(name))
+    if path:
+        hbas.add(path.rpartition("/")[0])
+    for hba in sorted(hbas):
+        # All of them: a process that was killed may have left an empty one.
+        try:
+            changed |= tree.remove_folder(hba)
+        except BackendError as err:
+            # Another backstore lives there; the HBA goes with it.
+            if err.details["errno"] != errno.ENOTEMPTY:
+                raise
+    return changed
+
+
+def _hbas(name: str) -> tuple[str, ...]:
+    """Return the HBAs, best first, that a backstore may live in.
+
+    Eight words of a hash: with 10,000 backstores standing the first is free 99 times of 100, and all are
+    taken once in 10**16.
+    """
+    words = struct.unpack(">8I", hashlib.sha256(name.encode()).digest())
+    return tuple(f"core/iblock_{_RTSLIB_NUMBERS + word % _RTSLIB_NUMBERS}" for word in words)
+
+
+def _claim(build: Build, name: str) -> str:
+    """Make, or adopt empty, the HBA for a backstore that does not exist yet; return the backstore's path."""
+    for hba in _hbas(name):
+        if build.folder(hba) or not build.tree.folders(hba):
+            return f"{hba}/{name}"
+    message = f"LIO: no free iblock number for backstore {name}"
+    raise BackendError(message)
+
+
+def _open_device(build: Build, path: str, device: Path) -> None:
+    build.tree.write(f"{path}/control", f"udev_path={device}")
+    # For targetcli's eyes only: the kernel opens what the line above named.
+    build.tree.write(f"{path}/udev_path", str(device))
+    try:
+        build.tree.write(f"{path}/enable", "1")
+    except BackendError as err:
+        if err.details["errno"] == errno.EBUSY:
+            message = f"{device} is claimed by somebody else"
+            raise Busy(message) from err
+        raise
+    build.changed = True
+
+
+def _set_serial(build: Build, path: str, serial: str, *, linked: bool) -> None:
+    held = find_serial(build.tree, path)
+    if held == serial:
+        return
+    if linked:
+        # The kernel refuses as well: initiators know the disk by its serial.
+        message = f"backstore {path} is exported under the serial {held}, not {serial}"
+        raise AlreadyExists(message, backstore=path)
+    build.tree.write(f"{path}/wwn/vpd_unit_serial", serial)
+    build.changed = True

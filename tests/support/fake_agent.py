@@ -1,0 +1,28 @@
+"""An agent that serves the fake SAN on standard input and output: the real loop above a storage in memory.
+
+Run as a program by the contract suite, as a child on a pipe and as a forced command of a real sshd.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
+from zolder.fake import FakeStorage
+from zolder.names import Identity
+from zolder.san.policy import Policy
+from zolder.san.serve import Channel, serve
+
+
+def main() -> int:
+    """Serve until standard input ends."""
+    policy = Policy(Identity("lab"), parents=(PARENT,), portals=PORTALS, target_prefixes=(PREFIX,))
+    storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
+    prepare_fake(storage)
+    channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
+    serve(channel, policy, storage_for=lambda _: storage, zfs_version=lambda: "fake")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
