@@ -1,0 +1,486 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.target_tree import Killed, TargetTree, picture
+from zolder.errors import AlreadyExists, BackendError, Busy, InvalidRequest
+from zolder.model import Chap
+from zolder.names import InitiatorName, Portal
+from zolder.san import lio as lio_module
+from zolder.san.iblock import _hbas
+from zolder.san.lio import Lio, LioExport
+from zolder.san.run import Finished
+
+TARGET = "iqn.2012-12.org.example:volume-1"
+STORE = "volume-1"
+SERIAL = "3f0c6a1e8d2b4c5fa7e09b1d2c3f4a5b"
+DEVICE = Path("/dev/zd16")
+PORTALS = (Portal("192.0.2.1:3260"), Portal("[2001:db8::1]:3260"))
+ALICE = InitiatorName("iqn.1993-08.org.debian:alice")
+BOB = InitiatorName("iqn.1993-08.org.debian:bob")
+SECRET = Chap("zolder", "not-for-any-log-1")
+
+HBAS = _hbas(STORE)
+HBA = HBAS[0]
+TPG = f"iscsi/{TARGET}/tpgt_1"
+ACL = f"{TPG}/acls/{ALICE}"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a target tree as the modules leave it."""
+    root = tmp_path / "target"
+    (root / "core").mkdir(parents=True)
+    TargetTree(root).make_folder("iscsi")
+    return root
+
+
+def ensure(
+    root: Path,
+    *,
+    tree: TargetTree | None = None,
+    device: Path = DEVICE,
+    serial: str = SERIAL,
+    portals: tuple[Portal, ...] = PORTALS,
+    initiator: InitiatorName = ALICE,
+    chap: Chap | None = SECRET,
+) -> bool:
+    """Ask for the export of these tests, with what differs."""
+    return Lio(tree=tree or TargetTree(root)).ensure_export(
+        TARGET,
+        backstore=STORE,
+        device=device,
+        serial=serial,
+        portals=portals,
+        initiator=initiator,
+        chap=chap,
+    )
+
+
+def steps_of_export(tmp_path: Path) -> int:
+    """Return how many steps a first export takes."""
+    root = tmp_path / "counted"
+    (root / "core").mkdir(parents=True)
+    TargetTree(root).make_folder("iscsi")
+    tree = TargetTree(root)
+    ensure(root, tree=tree)
+    return len(tree.steps)
+
+
+def test_an_export_is_a_closed_target_with_one_lun(root: Path) -> None:
+    """An export has its LUN, portals, ACL and secret, demo mode off, and its own HBA."""
+    assert ensure(root) is True
+    seen = picture(root)
+    assert {path: text for path, text in seen.items() if path.startswith(f"{TPG}/attrib/")} == {
+        f"{TPG}/attrib/authentication": "1",
+        f"{TPG}/attrib/generate_node_acls": "0",
+        f"{TPG}/attrib/demo_mode_discovery": "0",
+        f"{TPG}/attrib/cache_dynamic_acls": "0",
+    }
+    assert seen[f"{TPG}/enable"] == "1"
+    assert seen[f"{TPG}/lun/lun_0/{STORE}"] == f"-> {HBA}/{STORE}"
+    assert seen[f"{ACL}/lun_0/lun_0"] == f"-> {TPG}/lun/lun_0"
+    assert (seen[f"{ACL}/auth/userid"], seen[f"{ACL}/auth/password"]) == ("zolder", "not-for-any-log-1")
+    assert seen[f"{ACL}/attrib/authentication"] == "1"
+    assert seen[f"{HBA}/{STORE}/wwn/vpd_unit_serial"].endswith(SERIAL)
+    assert seen[f"{HBA}/{STORE}/udev_path"] == str(DEVICE)
+    assert [seen[f"{HBA}/{STORE}/attrib/emulate_{name}"] for name in ("tpu", "tpws", "3pc")] == [
+        "1",
+        "1",
+        "0",
+    ]
+    assert {path for path in seen if path.startswith(f"{TPG}/np/") and seen[path] == "/"} == {
+        f"{TPG}/np/{portal}" for portal in PORTALS
+    }
+
+
+def test_a_repeated_export_changes_nothing(root: Path) -> None:
+    """The same request again answers that nothing changed, and writes nothing."""
+    ensure(root)
+    before = picture(root)
+    again = TargetTree(root)
+    assert ensure(root, tree=again) is False
+    assert [step for step in again.steps if step.startswith("write")] == []
+    assert picture(root) == before
+
+
+def test_the_serial_comes_before_the_lun_and_enabling_comes_last(root: Path) -> None:
+    """An initiator can never see the LUN without its serial, nor a target that is not whole."""
+    tree = TargetTree(root)
+    ensure(root, tree=tree)
+    assert tree.steps[-1] == f"write {TPG}/enable"
+    assert tree.steps.index(f"write {HBA}/{STORE}/wwn/vpd_unit_serial") < tree.steps.index(
+        f"link {TPG}/lun/lun_0/{STORE}"
+    )
+    assert tree.steps.index(f"write {ACL}/auth/password") < tree.steps.index(f"link {ACL}/lun_0/lun_0")
+
+
+def test_an_export_killed_at_any_step_is_completed_by_the_next(tmp_path: Path, root: Path) -> None:
+    """After a kill at every single step, asking again gives the tree of an undisturbed export."""
+    pristine = picture(root)
+    ensure(root)
+    whole = picture(root)
+    Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+    for step in range(steps_of_export(tmp_path)):
+        with pytest.raises(Killed):
+            ensure(root, tree=TargetTree(root, kill_at=step))
+        assert ensure(root) is True, f"killed at step {step}"
+        assert picture(root) == whole, f"killed at step {step}"
+        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        assert picture(root) == pristine, f"killed at step {step}"
+
+
+def test_an_export_killed_at_any_step_is_removed_whole(tmp_path: Path, root: Path) -> None:
+    """After a kill at every single step, removing the export leaves nothing of it."""
+    pristine = picture(root)
+    for step in range(steps_of_export(tmp_path)):
+        with pytest.raises(Killed):
+            ensure(root, tree=TargetTree(root, kill_at=step))
+        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        assert picture(root) == pristine, f"killed at step {step}"
+
+
+def test_a_removal_killed_at_any_step_is_completed_by_the_next(root: Path) -> None:
+    """After a kill at every single step of a removal, removing again or exporting again ends well."""
+    pristine = picture(root)
+    ensure(root)
+    whole = picture(root)
+    tree = TargetTree(root)
+    Lio(tree=tree).remove_export(TARGET, backstore=STORE)
+    for step in range(len(tree.steps)):
+        for ending in (pristine, whole):
+            ensure(root)
+            with pytest.raises(Killed):
+                Lio(tree=TargetTree(root, kill_at=step)).remove_export(TARGET, backstore=STORE)
+            if ending is whole:
+                ensure(root)
+            else:
+                Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+            assert picture(root) == ending, f"killed at step {step}"
+
+
+def test_an_export_refused_at_any_step_takes_back_what_it_made(tmp_path: Path, root: Path) -> None:
+    """Whichever step the kernel refuses, the tree is afterwards as it was before."""
+    pristine = picture(root)
+    for step in range(steps_of_export(tmp_path)):
+        with pytest.raises(BackendError, match="ENOMEM"):
+            ensure(root, tree=TargetTree(root, refuse_at=step))
+        assert picture(root) == pristine, f"refused at step {step}"
+
+
+def test_a_second_initiator_refused_leaves_the_first(root: Path) -> None:
+    """A failure for one more initiator takes back its ACL and nothing of the export that stood."""
+    ensure(root)
+    whole = picture(root)
+    count = TargetTree(root)
+    ensure(root, tree=count, initiator=BOB)
+    Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=BOB)
+    for step in range(len(count.steps)):
+        with pytest.raises(BackendError, match="ENOMEM"):
+            ensure(root, tree=TargetTree(root, refuse_at=step), initiator=BOB)
+        assert picture(root) == whole, f"refused at step {step}"
+
+
+def test_an_error_on_the_way_back_is_logged_and_hides_nothing(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When undoing fails as well, the caller gets the first error and the log names what is left."""
+    tree = TargetTree(root)
+
+    def refuse(path: str) -> bool:
+        message = f"configfs: cannot remove {path}: still in use"
+        raise BackendError(message)
+
+    monkeypatch.setattr(tree, "remove_folder", refuse)
+    tree.claimed.add(str(DEVICE))
+    with pytest.raises(Busy):
+        ensure(root, tree=tree)
+    assert f"left behind after a failure: configfs: cannot remove {HBA}/{STORE}" in caplog.text
+
+
+def test_a_claimed_device_is_busy(root: Path) -> None:
+    """A device that somebody else claims raises Busy, and leaves nothing behind."""
+    pristine = picture(root)
+    tree = TargetTree(root)
+    tree.claimed.add(str(DEVICE))
+    with pytest.raises(Busy, match="/dev/zd16 is claimed by somebody else"):
+        ensure(root, tree=tree)
+    assert picture(root) == pristine
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "device"),
+    [("iblock", "other", DEVICE), ("fileio", STORE, DEVICE), ("iblock", STORE, Path("/dev/zd32"))],
+)
+def test_a_target_of_somebody_else_is_never_touched(root: Path, kind: str, name: str, device: Path) -> None:
+    """A target of our name on another backstore, kind or device is refused by name and left as it is."""
+    store = f"core/{kind}_0/{name}"
+    foreign = TargetTree(root)
+    for folder in (f"core/{kind}_0", store, f"iscsi/{TARGET}", TPG, f"{TPG}/lun/lun_0"):
+        foreign.make_folder(folder)
+    foreign.write(f"{store}/control", f"udev_path={device}")
+    foreign.write(f"{store}/enable", "1")
+    foreign.make_link(f"{TPG}/lun/lun_0/theirs", store)
+    before = picture(root)
+    with pytest.raises(AlreadyExists, match=store):
+        ensure(root)
+    assert picture(root) == before
+    if name != STORE or kind != "iblock":
+        with pytest.raises(AlreadyExists, match=TARGET):
+            Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        with pytest.raises(AlreadyExists, match=TARGET):
+            Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=ALICE)
+        assert picture(root) == before
+
+
+@pytest.mark.parametrize("strange", [f"iscsi/{TARGET}/tpgt_2", f"{TPG}/lun/lun_1"])
+def test_a_target_with_more_than_ours_is_never_touched(root: Path, strange: str) -> None:
+    """A second TPG or LUN in a target of our name is somebody else's work."""
+    ensure(root)
+    TargetTree(root).make_folder(strange)
+    before = picture(root)
+    with pytest.raises(AlreadyExists, match=strange.rpartition("/")[2]):
+        ensure(root)
+    with pytest.raises(AlreadyExists, match=strange.rpartition("/")[2]):
+        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+    assert picture(root) == before
+
+
+def test_an_exported_serial_is_never_changed(root: Path) -> None:
+    """A backstore that is exported under another serial is refused: initiators know the disk by it."""
+    ensure(root)
+    with pytest.raises(AlreadyExists, match=SERIAL):
+        ensure(root, serial="another")
+
+
+def test_what_targetcli_restored_of_ours_is_adopted(root: Path) -> None:
+    """A LUN is followed to its backstore, so one of our name in another HBA is used and removed too."""
+    pristine = picture(root)
+    store = f"core/iblock_7/{STORE}"
+    restored = TargetTree(root)
+    for folder in ("core/iblock_7", store, f"iscsi/{TARGET}", TPG, f"{TPG}/lun/lun_0"):
+        restored.make_folder(folder)
+    restored.write(f"{store}/control", f"udev_path={DEVICE}")
+    restored.write(f"{store}/enable", "1")
+    restored.write(f"{store}/wwn/vpd_unit_serial", SERIAL)
+    restored.make_link(f"{TPG}/lun/lun_0/1a2b3c4d5e", store)
+    assert ensure(root) is True
+    export = Lio(tree=TargetTree(root)).find_export(TARGET)
+    assert export == LioExport(TARGET, STORE, DEVICE, SERIAL, (ALICE,), PORTALS)
+    assert Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE) is True
+    assert picture(root) == pristine
+
+
+def test_a_backstore_takes_the_next_number_when_the_first_is_taken(root: Path) -> None:
+    """An HBA with somebody else's backstore is passed over and stays."""
+    other = TargetTree(root)
+    other.make_folder(HBA)
+    other.make_folder(f"{HBA}/other")
+    before = picture(root)
+    ensure(root)
+    assert picture(root)[f"{TPG}/lun/lun_0/{STORE}"] == f"-> {HBAS[1]}/{STORE}"
+    Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+    assert picture(root) == before
+
+
+def test_an_hba_shared_after_a_race_goes_with_its_last_backstore(root: Path) -> None:
+    """Two that took the same empty HBA for a leftover both work, and the last one removes it."""
+    ensure(root)
+    other = TargetTree(root)
+    other.make_folder(f"{HBA}/other")
+    assert Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE) is True
+    assert (root / HBA / "other").is_dir()
+    assert not (root / HBA / STORE).exists()
+
+
+def test_numbers_of_an_hba_lie_beyond_those_of_rtslib() -> None:
+    """No number that rtslib looks at (0 to 1,048,575) is ever one of ours, and one name has eight."""
+    numbers = [int(hba.rpartition("_")[2]) for name in range(200) for hba in _hbas(f"volume-{name}")]
+    assert min(numbers) >= 1 << 20
+    assert max(numbers) < 1 << 21
+    assert len(set(HBAS)) == 8
+
+
+def test_no_free_number_is_an_error_that_says_so(root: Path) -> None:
+    """Where all eight HBAs are taken the export fails and names the backstore."""
+    other = TargetTree(root)
+    for hba in HBAS:
+        other.make_folder(hba)
+        other.make_folder(f"{hba}/other")
+    with pytest.raises(BackendError, match=f"no free iblock number for backstore {STORE}"):
+        ensure(root)
+
+
+def test_the_cost_does_not_grow_with_the_exports_standing(root: Path) -> None:
+    """Exporting and withdrawing look at the same few places whether none or many others stand."""
+    alone = TargetTree(root)
+    ensure(root, tree=alone)
+    Lio(tree=alone).remove_export(TARGET, backstore=STORE)
+    for number in range(30):
+        Lio(tree=TargetTree(root)).ensure_export(
+            f"iqn.2012-12.org.example:other-{number}",
+            backstore=f"other-{number}",
+            device=Path(f"/dev/zd{32 + 16 * number}"),
+            serial=f"{number:032x}",
+            portals=PORTALS,
+            initiator=ALICE,
+            chap=None,
+        )
+    crowded = TargetTree(root)
+    ensure(root, tree=crowded)
+    Lio(tree=crowded).remove_export(TARGET, backstore=STORE)
+    assert crowded.steps == alone.steps
+    assert crowded.looks == alone.looks
+    assert not {"ls iscsi", "ls core"} & set(crowded.looks)
+
+
+def test_a_second_initiator_has_its_own_acl_and_secret(root: Path) -> None:
+    """Initiators share the target and its LUN, never a secret, and go one by one."""
+    ensure(root)
+    assert ensure(root, initiator=BOB, chap=Chap("bob", "another-secret-22")) is True
+    tree = TargetTree(root)
+    assert tree.read(f"{ACL}/auth/password") == SECRET.secret
+    assert tree.read(f"{TPG}/acls/{BOB}/auth/password") == "another-secret-22"
+    lio = Lio(tree=tree)
+    assert lio.initiators_of(TARGET) == (ALICE, BOB)
+    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, (BOB,))
+    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (False, (BOB,))
+    assert lio.find_export(TARGET) is not None
+
+
+def test_the_last_initiator_takes_the_export_along(root: Path) -> None:
+    """Once nobody is left, target, backstore and HBA are gone; asking again changes nothing."""
+    pristine = picture(root)
+    ensure(root)
+    lio = Lio(tree=TargetTree(root))
+    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, ())
+    assert picture(root) == pristine
+    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (False, ())
+    assert lio.remove_export(TARGET, backstore=STORE) is False
+
+
+def test_a_removed_initiator_that_never_was_one_leaves_the_others(root: Path) -> None:
+    """Shutting out somebody who was never let in changes nothing."""
+    ensure(root)
+    before = picture(root)
+    assert Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=BOB) == (
+        False,
+        (ALICE,),
+    )
+    assert picture(root) == before
+
+
+def test_a_new_secret_replaces_the_old(root: Path) -> None:
+    """An initiator's secret is what the last request said."""
+    ensure(root)
+    assert ensure(root, chap=Chap("zolder", "a-newer-secret-3")) is True
+    assert TargetTree(root).read(f"{ACL}/auth/password") == "a-newer-secret-3"
+
+
+def test_without_chap_nothing_is_asked_for(root: Path) -> None:
+    """Without CHAP the target asks for no secret, and an earlier one is cleared."""
+    ensure(root)
+    assert ensure(root, chap=None) is True
+    tree = TargetTree(root)
+    assert tree.read(f"{TPG}/attrib/authentication") == "0"
+    assert tree.read(f"{ACL}/attrib/authentication") == "0"
+    assert (tree.read(f"{ACL}/auth/userid"), tree.read(f"{ACL}/auth/password")) == ("NULL", "NULL")
+    assert ensure(root, chap=None) is False
+
+
+def test_one_initiator_without_chap_never_opens_the_target_of_one_with(root: Path) -> None:
+    """While one initiator has a secret the TPG asks for one; the other's own ACL says that it needs none."""
+    ensure(root)
+    ensure(root, initiator=BOB, chap=None)
+    tree = TargetTree(root)
+    assert tree.read(f"{TPG}/attrib/authentication") == "1"
+    assert tree.read(f"{ACL}/attrib/authentication") == "1"
+    assert tree.read(f"{TPG}/acls/{BOB}/attrib/authentication") == "0"
+
+
+def test_a_secret_shows_in_no_error_and_no_log(
+    tmp_path: Path, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever step fails, neither the error nor the log has the secret."""
+    caplog.set_level("DEBUG")
+    for step in range(steps_of_export(tmp_path)):
+        with pytest.raises(BackendError) as caught:
+            ensure(root, tree=TargetTree(root, refuse_at=step))
+        shown = f"{caught.value!r} {caught.value.details} {caught.value.__cause__!r}"
+        assert SECRET.secret not in shown
+    assert SECRET.secret not in caplog.text
+
+
+@pytest.mark.parametrize("value", ["", "NULL", "NULLarbor", "x" * 256, "line\nbreak", " spaced", "tab\t"])
+def test_credentials_that_the_kernel_would_change_are_refused(root: Path, value: str) -> None:
+    """A CHAP name or secret that would be cut, cleared or split is refused before anything is made."""
+    before = picture(root)
+    for chap in (Chap(value, "a-good-secret-12"), Chap("zolder", value)):
+        with pytest.raises(InvalidRequest) as caught:
+            ensure(root, chap=chap)
+        assert not value or value not in caught.value.message.replace("not beginning with NULL", "")
+    assert picture(root) == before
+
+
+def test_portals_are_exactly_those_asked_for(root: Path) -> None:
+    """A portal that is no longer asked for goes; a new one is added to a live target."""
+    ensure(root)
+    third = Portal("198.51.100.7:3260")
+    assert ensure(root, portals=(PORTALS[0], third)) is True
+    export = Lio(tree=TargetTree(root)).find_export(TARGET)
+    assert export is not None
+    assert export.portals == (PORTALS[0], third)
+
+
+def test_exports_are_listed_by_prefix(root: Path) -> None:
+    """A listing shows whole exports below the prefix: no leftovers, no other prefixes."""
+    ensure(root)
+    half_made = TargetTree(root)
+    half_made.make_folder("iscsi/iqn.2012-12.org.example:volume-2")
+    half_made.make_folder("iscsi/iqn.2012-12.org.elsewhere:volume-3")
+    lio = Lio(tree=TargetTree(root))
+    expected = LioExport(TARGET, STORE, DEVICE, SERIAL, (ALICE,), PORTALS)
+    assert lio.list_exports("iqn.2012-12.org.example:") == (expected,)
+    assert lio.list_exports("iqn.2012-12.org.elsewhere:") == ()
+    assert lio.find_export("iqn.2012-12.org.example:volume-2") is None
+    assert lio.find_export("iqn.2012-12.org.example:volume-9") is None
+    assert lio.initiators_of("iqn.2012-12.org.example:volume-9") == ()
+
+
+def test_a_stranger_among_the_acls_is_shown_to_nobody_and_leaves_with_the_target(root: Path) -> None:
+    """An ACL or portal with a name that Zolder never makes does not break a listing or a removal."""
+    pristine = picture(root)
+    ensure(root)
+    stranger = TargetTree(root)
+    stranger.make_folder(f"{TPG}/acls/IQN.1991-05.com.microsoft:UPPER")
+    stranger.make_folder(f"{TPG}/np/[fe80::1%eth0]:3260")
+    lio = Lio(tree=TargetTree(root))
+    export = lio.find_export(TARGET)
+    assert export is not None
+    assert (export.initiators, export.portals) == ((ALICE,), PORTALS)
+    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, ())
+    assert picture(root) == pristine
+
+
+def test_a_kernel_without_lio_is_told_what_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where configfs has no target folder the modules are asked for once, and the error names them."""
+    asked = []
+
+    def modprobe(argv: list[str]) -> Finished:
+        asked.append(argv)
+        return Finished(tuple(argv), 1, "", "modprobe: FATAL: Module target_core_mod not found")
+
+    monkeypatch.setattr(lio_module, "run", modprobe)
+    with pytest.raises(BackendError, match="modprobe -a target_core_mod iscsi_target_mod"):
+        ensure(tmp_path / "nothing", tree=TargetTree(tmp_path / "nothing"))
+    assert asked == [["modprobe", "-a", "target_core_mod", "iscsi_target_mod"]]
+
+
+def test_a_fresh_lio_gets_its_iscsi_fabric(tmp_path: Path) -> None:
+    """The first export after the modules were loaded makes the iSCSI fabric's folder."""
+    root = tmp_path / "target"
+    (root / "core").mkdir(parents=True)
+    assert ensure(root) is True
+    assert (root / "iscsi" / TARGET).is_dir()
