@@ -58,8 +58,16 @@ def _part(report: pytest.TestReport) -> str:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab, up from its saved state; taken down at the end unless KEEP=1. What fails here is an error."""
+    """The lab, fresh from its saved state; taken down at the end unless KEEP=1. What fails here is an error."""
     from lab import Lab  # noqa: PLC0415 - see above: only tests with machines need it
 
-    with Lab(keep=os.environ.get("KEEP") == "1") as running:
-        yield running
+    found = Lab(os.environ.get("ZOLDER_LAB") or "test")
+    try:
+        if found.is_up():
+            found.reset()
+        else:
+            found.up()
+        yield found
+    finally:
+        if not found.keep:
+            found.down()
