@@ -58,7 +58,7 @@ def _part(report: pytest.TestReport) -> str:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab, fresh from its saved state; taken down at the end unless KEEP=1. What fails here is an error."""
+    """The lab, fresh from its saved state, and down at the end unless KEEP=1. What fails is an error."""
     from lab import Lab  # noqa: PLC0415 - see above: only tests with machines need it
 
     found = Lab(os.environ.get("ZOLDER_LAB") or "test")
