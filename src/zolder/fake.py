@@ -30,7 +30,7 @@ from zolder.names import (
     TargetPrefix,
     VolumeId,
     ZvolName,
-    clone_snapshot,
+    clone_origin,
     snapshot_dataset,
     target_name,
     zvol_dataset,
@@ -154,7 +154,7 @@ class FakeStorage(Storage):
     ) -> Change[Zvol]:
         """See ``Storage``."""
         origin = (
-            clone_snapshot(parent, source, volume_id)
+            clone_origin(parent, source, volume_id)
             if snapshot is None
             else snapshot_dataset(parent, source, snapshot)
         )

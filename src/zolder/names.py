@@ -160,9 +160,14 @@ def snapshot_dataset(parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName
     return f"{parent}/{zvol}@{snapshot}"
 
 
-def clone_snapshot(parent: DatasetName, source: ZvolName, volume_id: VolumeId) -> str:
+def clone_origin(parent: DatasetName, source: ZvolName, volume_id: VolumeId) -> str:
     """Return the whole name of the agent's own snapshot, from which a volume is cloned directly."""
-    return f"{parent}/{source}@zolder-clone-{volume_id}"
+    return f"{parent}/{source}@{clone_origin_leaf(volume_id)}"
+
+
+def clone_origin_leaf(volume_id: VolumeId) -> str:
+    """Return the part of that name behind the ``@``; no SnapshotName can be equal to it."""
+    return f"zolder-clone-{volume_id}"
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:

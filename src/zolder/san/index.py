@@ -1,7 +1,7 @@
 """The sizes of a parent's zvols, kept beside the locks, so that figures cost no listing.
 
 Listing costs 17 ms for each zvol (docs/design.md, 15); Cinder asks for figures every minute. So each zvol
-has an empty sparse file here whose length is its volsize: adding, changing and removing one is a single
+has an empty sparse file here, one byte long for each MiB of its volsize: adding, changing and removing one is a single
 idempotent step and the sum is a folder scan. A cache of what the pool says, never the truth: rebuilt from
 ZFS when it is missing, old or in doubt.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from zolder.api import MIB
 from zolder.names import DatasetName, ZvolName
 
 MAX_AGE_SECONDS: Final = 3600
@@ -32,7 +33,7 @@ class Index:
         """Note a zvol's size."""
         descriptor = os.open(self._folder / zvol, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, volsize_bytes)
+            os.ftruncate(descriptor, -(-volsize_bytes // MIB))
         finally:
             os.close(descriptor)
 
@@ -52,7 +53,7 @@ class Index:
         if not self._is_fresh():
             self._rebuild(list_sizes)
         sizes = [status.st_size for name, status in self._entries() if name != _COMPLETE]
-        return sum(sizes), len(sizes)
+        return sum(sizes) * MIB, len(sizes)
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         for entry in os.scandir(self._folder):

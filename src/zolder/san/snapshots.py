@@ -1,0 +1,125 @@
+"""Single steps on a zvol's snapshots: take, destroy, clone. The caller holds a lock.
+
+A snapshot is ours by a mark of its own, set in the call that takes it: it inherits its zvol's mark, which
+proves nothing. A snapshot with clones gets ZFS's deferred destroy, so its clones keep what they need and
+nothing is promoted (docs/design.md, 9).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from zolder.errors import AlreadyExists, Error, InvalidRequest, NotFound
+from zolder.model import Zvol
+from zolder.names import zvol_dataset
+from zolder.san.lzc import ZfsError
+from zolder.san.programs import Properties
+from zolder.san.zpool import SNAPSHOT_MARK, VOLUME_MARK, Zpool, local, number, refuse_foreign, text
+from zolder.san.zvols import shape_zvol
+
+LOG = logging.getLogger(__name__)
+
+
+def take_snapshot(zpool: Zpool, name: str) -> bool:
+    """Snapshot a zvol that was found to be ours; return False where that was done before.
+
+    :raises AlreadyExists: a snapshot of that name is not ours, or waits for its last clone to go.
+    :raises NoSpace: a thick zvol's data cannot be reserved a second time.
+    """
+    try:
+        zpool.library.snapshot([name], {SNAPSHOT_MARK: name.partition("@")[2]})
+    except ZfsError as err:
+        if err.errno != errno.EEXIST:
+            zpool.explain(err)
+    else:
+        return True
+    found = zpool.look(name).get(name)
+    if found is None or local(found, SNAPSHOT_MARK, name) is None:
+        message = f"{name} exists and was not made by Zolder"
+        raise AlreadyExists(message)
+    if _is_deferred(found):
+        message = f"{name} was deleted and still waits for its last clone to go"
+        raise AlreadyExists(message)
+    return False
+
+
+def remove_snapshot(zpool: Zpool, name: str) -> bool:
+    """Destroy a snapshot of ours, or mark it to go with its last clone; return False where it is gone.
+
+    :raises NotPermitted: a snapshot of that name is not ours.
+    """
+    found = zpool.look(name).get(name)
+    if found is None:
+        return False
+    if local(found, SNAPSHOT_MARK, name) is None:
+        refuse_foreign(name)
+    if _is_deferred(found):
+        return False
+    try:
+        zpool.library.destroy_snapshot(name)
+    except ZfsError as err:
+        zpool.explain(err)
+    return True
+
+
+def clone_snapshot(zpool: Zpool, origin: str, wanted: Zvol) -> None:
+    """Clone a snapshot of ours to a zvol of the wanted size and reservation, or leave nothing.
+
+    :raises NotFound: the snapshot is proven absent.
+    :raises InvalidRequest: the clone would be smaller than its origin.
+    :raises NoSpace: a thick clone does not fit.
+    """
+    found = zpool.look(origin).get(origin)
+    if found is None or _is_deferred(found):
+        message = f"{origin} does not exist"
+        raise NotFound(message)
+    if local(found, SNAPSHOT_MARK, origin) is None:
+        refuse_foreign(origin)
+    volsize_bytes = number(found, "volsize")
+    _check_size(origin, volsize_bytes, wanted)
+    dataset = zvol_dataset(wanted.parent, wanted.name)
+    try:
+        zpool.library.clone(dataset, origin, {VOLUME_MARK: wanted.volume_id})
+    except ZfsError as err:
+        zpool.explain(err)
+    with ExitStack() as undo:
+        undo.callback(_undo, zpool.library.destroy, dataset)
+        made = Zvol(wanted.parent, wanted.name, wanted.volume_id, volsize_bytes, sparse=True)
+        shape_zvol(zpool, made, wanted)
+        undo.pop_all()
+
+
+def clone_zvol(zpool: Zpool, source: Zvol, origin: str, wanted: Zvol) -> None:
+    """Clone a zvol as it is now, through a snapshot of our own that goes with the clone, or leave nothing.
+
+    :raises InvalidRequest: the clone would be smaller than its source.
+    :raises NoSpace: a thick clone does not fit.
+    """
+    _check_size(origin, source.volsize_bytes, wanted)
+    with ExitStack() as undo:
+        take_snapshot(zpool, origin)
+        undo.callback(_undo, remove_snapshot, zpool, origin)
+        clone_snapshot(zpool, origin, wanted)
+        undo.pop_all()
+    remove_snapshot(zpool, origin)
+
+
+def _is_deferred(found: Properties) -> bool:
+    return text(found, "defer_destroy") == "on"
+
+
+def _check_size(origin: str, least_bytes: int, wanted: Zvol) -> None:
+    if wanted.volsize_bytes < least_bytes:
+        message = f"a clone of {origin} needs at least {least_bytes} bytes, not {wanted.volsize_bytes}"
+        raise InvalidRequest(message)
+
+
+def _undo(step: Callable[..., object], *args: object) -> None:
+    try:
+        step(*args)
+    except (ZfsError, Error):
+        # The error that led here must reach the caller; a repeat of the request completes what is left.
+        LOG.exception("could not undo: %s", args[-1])

@@ -1,0 +1,117 @@
+"""Single steps on zvols: find, create, grow, destroy. The caller holds the zvol's lock.
+
+The cheap way first: the kernel is asked at once and looked at closer only where it refuses. What does not
+bear its own mark is never changed, and nothing is destroyed recursively.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from zolder.errors import AlreadyExists, Busy, NotFound
+from zolder.model import Zvol
+from zolder.names import ZvolName, zvol_dataset
+from zolder.san import zfs
+from zolder.san.holders import holders_of
+from zolder.san.lzc import ZfsError
+from zolder.san.operation import Operation
+from zolder.san.zpool import VOLUME_MARK, Zpool, zvol_of
+
+# How long a destroy waits for whoever holds the zvol: udev and a closing session let go within this.
+BUSY_SECONDS: Final = 10
+
+
+def find_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol | None:
+    """Return a zvol of ours, or None where it is proven absent.
+
+    :raises NotPermitted: a dataset of that name lacks our mark.
+    """
+    dataset = zvol_dataset(zpool.parent, zvol)
+    found = zpool.look(dataset).get(dataset)
+    return None if found is None else zvol_of(zpool.parent, zvol, found)
+
+
+def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
+    """Return a zvol of ours.
+
+    :raises NotFound: it is proven absent.
+    :raises NotPermitted: a dataset of that name lacks our mark.
+    """
+    found = find_zvol(zpool, zvol)
+    if found is None:
+        message = f"{zvol_dataset(zpool.parent, zvol)} does not exist"
+        raise NotFound(message)
+    return found
+
+
+def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
+    """Create a zvol with its mark in one step; return False where the very same exists.
+
+    :raises AlreadyExists: the name is taken by another volume, or by one of another size.
+    :raises NoSpace: a thick one does not fit.
+    """
+    dataset = zvol_dataset(wanted.parent, wanted.name)
+    create = zpool.library.create_zvol if wanted.sparse else zfs.create_thick_zvol
+    try:
+        create(dataset, wanted.volsize_bytes, {VOLUME_MARK: wanted.volume_id})
+    except ZfsError as err:
+        if err.errno != errno.EEXIST:
+            zpool.explain(err, needed_bytes=wanted.volsize_bytes)
+    else:
+        return True
+    existing = get_zvol(zpool, wanted.name)
+    if existing != wanted:
+        message = (
+            f"{dataset} exists: volume {existing.volume_id}, {existing.volsize_bytes} bytes; "
+            f"asked for was {wanted.volume_id}, {wanted.volsize_bytes} bytes"
+        )
+        raise AlreadyExists(message)
+    return False
+
+
+def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
+    """Bring a zvol's size and reservation to what is wanted; never smaller.
+
+    :raises NoSpace: a thick one's growth does not fit; it stays as it was.
+    """
+    dataset = zvol_dataset(now.parent, now.name)
+    try:
+        if wanted.volsize_bytes > now.volsize_bytes:
+            zfs.set_volsize(dataset, wanted.volsize_bytes)
+        if now.sparse and not wanted.sparse:
+            zfs.reserve(dataset)
+    except ZfsError as err:
+        zpool.explain(err, needed_bytes=wanted.volsize_bytes - (0 if now.sparse else now.volsize_bytes))
+
+
+def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
+    """Destroy a zvol that was found to be ours, waiting a bounded time for whoever holds it.
+
+    :raises Busy: snapshots (at once) or a device's users (after the wait) hold it, and are named.
+    """
+
+    def attempt() -> bool | None:
+        try:
+            zpool.library.destroy(dataset)
+        except ZfsError as err:
+            if err.errno not in {errno.EBUSY, errno.EEXIST}:
+                zpool.explain(err)
+            _refuse_snapshots(zpool, dataset)
+            return None
+        return True
+
+    announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
+    if operation.wait_for(attempt, seconds=BUSY_SECONDS, announce=announce) is None:
+        holders = holders_of(dataset)
+        message = f"{dataset} is held by {', '.join(holders) or 'somebody who cannot be named'}"
+        raise Busy(message, holders=holders)
+
+
+def _refuse_snapshots(zpool: Zpool, dataset: str) -> None:
+    snapshots = zpool.clones(dataset)
+    if snapshots:
+        clones = [clone for clones in snapshots.values() for clone in clones]
+        holders = sorted(clones or snapshots)
+        message = f"{dataset} has snapshots or clones that must go first: {', '.join(holders[:8])}"
+        raise Busy(message, holders=holders)
