@@ -295,6 +295,17 @@ def test_an_hba_shared_after_a_race_goes_with_its_last_backstore(root: Path) -> 
     assert not (root / HBA / STORE).exists()
 
 
+def test_a_backstore_that_another_target_exports_stays(root: Path) -> None:
+    """Removing what was never exported under one prefix leaves the export of the same zvol under another."""
+    ensure(root)
+    before = picture(root)
+    lio = Lio(tree=TargetTree(root))
+    elsewhere = "iqn.2012-12.org.elsewhere:volume-1"
+    assert lio.remove_export(elsewhere, backstore=STORE) is False
+    assert lio.remove_initiator(elsewhere, backstore=STORE, initiator=ALICE) == (False, ())
+    assert picture(root) == before
+
+
 def test_numbers_of_an_hba_lie_beyond_those_of_rtslib() -> None:
     """No number that rtslib looks at (0 to 1,048,575) is ever one of ours, and one name has eight."""
     numbers = [int(hba.rpartition("_")[2]) for name in range(200) for hba in _hbas(f"volume-{name}")]

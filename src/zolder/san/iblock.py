@@ -75,25 +75,29 @@ def find_serial(tree: ConfigFs, path: str) -> str | None:
 
 
 def remove_backstore(tree: ConfigFs, name: str, *, linked: str | None) -> bool:
-    """Close and remove a backstore and its HBA; return False where both are absent.
+    """Close and remove a backstore and its HBA, unless another target exports it; return whether any went.
 
     :param linked: where the target's LUN linked to, if there was one.
-    :raises BackendError: a LUN still links to it, or the kernel refuses.
+    :raises BackendError: the kernel refuses.
     """
     path = linked or find_backstore(tree, name)
-    changed = tree.remove_folder(path) if path else False
-    hbas = set(_hbas(name))
-    if path:
-        hbas.add(path.rpartition("/")[0])
-    for hba in sorted(hbas):
-        # All of them: a process that was killed may have left an empty one.
-        try:
-            changed |= tree.remove_folder(hba)
-        except BackendError as err:
-            # Another backstore lives there; the HBA goes with it.
-            if err.details["errno"] != errno.ENOTEMPTY:
-                raise
-    return changed
+    if path is None:
+        changed, hbas = False, _hbas(name)
+    else:
+        changed, hbas = _remove_unless(errno.EBUSY, tree, path), (*_hbas(name), path.rpartition("/")[0])
+    # Of all the HBAs: a process that was killed may have left an empty one.
+    gone = [_remove_unless(errno.ENOTEMPTY, tree, hba) for hba in hbas]
+    return changed or any(gone)
+
+
+def _remove_unless(refusal: int, tree: ConfigFs, path: str) -> bool:
+    """Remove a folder, unless the kernel says by ``refusal`` that somebody else needs it."""
+    try:
+        return tree.remove_folder(path)
+    except BackendError as err:
+        if err.details["errno"] == refusal:
+            return False
+        raise
 
 
 def _hbas(name: str) -> tuple[str, ...]:
