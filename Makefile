@@ -2,7 +2,7 @@
 # KEEP=1 leaves the lab's machines up after `make demo` and `make test`.
 
 BIN := .venv/bin
-CODE := src lab bench tests
+CODE := src lab bench tests tools
 PYTEST := $(BIN)/python -m pytest
 export PYTHONUNBUFFERED := 1
 
