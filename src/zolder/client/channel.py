@@ -192,7 +192,7 @@ class Channel:
         return welcome
 
     def _explain_garbage(self) -> ConnectDenied:
-        return explain_garbage(self._peer, self._beginning, self._child.hear_last_words())
+        return explain_garbage(self._peer, self._beginning, self._child.stderr_tail)
 
 
 def _start(route: Route, variables: Mapping[str, str]) -> Child:

@@ -52,6 +52,8 @@ class Child:
                 undo.callback(ours.close)
                 theirs.callback(other.close)
                 ours.setblocking(False)
+                # A green socket is born non-blocking, which no program expects of its standard input.
+                os.set_blocking(other.fileno(), True)
                 ends.append((ours, other))
             (self._stdin, stdin), (self._stdout, stdout), (self._stderr, stderr) = ends
             self._process = subprocess.Popen(
@@ -119,13 +121,15 @@ class Child:
         return self._stdout not in self._select(0) and self.exit_status is None
 
     def hear_last_words(self) -> str:
-        """Read standard error to its end, for a moment only, and return its tail."""
+        """Read standard error to its end and await the child's, for a moment only; return the tail."""
         deadline = Deadline.after(_LAST_WORDS_SECONDS)
         selector = self._open_selector()
         if self._stdout in selector.get_map():
             selector.unregister(self._stdout)
         while self._stderr in selector.get_map() and deadline.remaining_seconds:
             self._select(deadline.remaining_seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(deadline.remaining_seconds)
         return self.stderr_tail
 
     def close(self) -> None:

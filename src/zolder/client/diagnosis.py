@@ -1,7 +1,7 @@
 """What ssh said before it gave up, as one sentence that tells the operator what to do.
 
-The patterns are messages of OpenSSH 8.4 to 10 in the C locale, tried in order, the more telling first. What
-none of them knows is passed on as ssh said it. Pure, no I/O.
+The patterns are messages of OpenSSH 9.2 in the C locale, tried in order, the more telling first. What none
+of them knows is passed on as ssh said it. Pure, no I/O.
 """
 
 from __future__ import annotations
