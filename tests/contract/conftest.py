@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.contract.ground import CAPACITY_BYTES, PARENT, PREPARE_ZFS, prepare_fake
+from tests.support.san import connected
 from tests.support.sshd import running_sshd
 from zolder.api import Storage
 from zolder.client.local import LocalAgent
 from zolder.client.pool import Pool
 from zolder.client.remote import RemoteStorage
-from zolder.client.ssh import SshTarget
 from zolder.fake import FakeStorage
 
 FAKE_AGENT = (sys.executable, "-m", "tests.support.fake_agent")
@@ -52,19 +52,9 @@ def lab_storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
     """A client and the agent of the lab's SAN, on real ZFS and real LIO."""
     lab = request.getfixturevalue("lab")
     lab.reset()
-    lab.install()
     lab.san.succeed(f"set -e\n{PREPARE_ZFS}")
-    environment = lab.environment()
-    target = SshTarget(
-        address="127.0.0.1",
-        port=int(environment["san_ssh_port"]),
-        login="root",
-        private_key=str(environment["agent_key"]),
-        known_hosts=(str(environment["known_hosts"]),),
-    )
-    pool = Pool(target, max_channels=4)
-    yield RemoteStorage(pool, deadline_seconds=DEADLINE_SECONDS)
-    pool.close()
+    with connected(lab, deadline_seconds=DEADLINE_SECONDS) as storage:
+        yield storage
 
 
 @pytest.fixture(

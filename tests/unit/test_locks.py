@@ -30,7 +30,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        with locks.hold("data/volumes/a", operation()):
+        with locks.hold(operation(), "data/volumes/a"):
             inside += 1
             most = max(most, inside)
             time.sleep(0.005)
@@ -47,7 +47,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 def test_other_names_do_not_wait(tmp_path: Path) -> None:
     """Different names are held side by side."""
     locks = Locks(tmp_path)
-    with locks.hold("a", operation()), locks.hold("b", operation(0.05)):
+    with locks.hold(operation(), "a"), locks.hold(operation(0.05), "b"):
         pass
 
 
@@ -56,9 +56,9 @@ def test_busy_at_the_deadline(tmp_path: Path) -> None:
     locks = Locks(tmp_path)
     notices: list[str] = []
     with (
-        locks.hold("a", operation()),
+        locks.hold(operation(), "a"),
         pytest.raises((Busy, DeadlineExceeded)),
-        locks.hold("a", operation(0.4, notices=notices)),
+        locks.hold(operation(0.4, notices=notices), "a"),
     ):
         raise AssertionError
     assert notices == ["waiting for another operation on a"]
@@ -67,9 +67,9 @@ def test_busy_at_the_deadline(tmp_path: Path) -> None:
 def test_orphan_does_not_act(tmp_path: Path) -> None:
     """An operation whose client is gone when it gets its lock does not begin."""
     locks = Locks(tmp_path)
-    with pytest.raises(ConnectionLost), locks.hold("a", operation(peer=False)):
+    with pytest.raises(ConnectionLost), locks.hold(operation(peer=False), "a"):
         raise AssertionError
-    with locks.hold("a", operation(0.5)):
+    with locks.hold(operation(0.5), "a"):
         pass
 
 
@@ -78,7 +78,7 @@ def test_lock_dies_with_its_process(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
         "from tests.unit.test_locks import Locks, operation\n"
-        "with Locks(Path(sys.argv[1])).hold('a', operation()):\n"
+        "with Locks(Path(sys.argv[1])).hold(operation(), 'a'):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -87,9 +87,9 @@ def test_lock_dies_with_its_process(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         locks = Locks(tmp_path)
-        with pytest.raises((Busy, DeadlineExceeded)), locks.hold("a", operation(0.1)):
+        with pytest.raises((Busy, DeadlineExceeded)), locks.hold(operation(0.1), "a"):
             raise AssertionError
         holder.kill()
         holder.wait()
-        with locks.hold("a", operation()):
+        with locks.hold(operation(), "a"):
             pass

@@ -1,9 +1,9 @@
 """The sizes of a parent's zvols, kept beside the locks, so that figures cost no listing.
 
 Listing costs 17 ms for each zvol (docs/design.md, 15); Cinder asks for figures every minute. So each zvol
-has an empty sparse file here, one byte long for each MiB of its volsize: adding, changing and removing one is a single
-idempotent step and the sum is a folder scan. A cache of what the pool says, never the truth: rebuilt from
-ZFS when it is missing, old or in doubt.
+has an empty sparse file here, one byte long for each MiB of its volsize: adding, changing and removing one
+is a single idempotent step, and the sum is a folder scan. A cache of what the pool says, never the truth:
+rebuilt from ZFS when it is missing, old or in doubt.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 One file serves any number of locks: each name is one byte of it, locked through an open file description
 (fcntl(2) ``F_OFD_SETLK``), so nothing grows, nothing is left behind and no lock outlives its holder.
-Two names that share a byte only wait for each other needlessly. Take one lock an operation, no second.
+Two names that share a byte only wait for each other needlessly. An operation takes all its locks at once, in
+one order for everybody, so no two can wait for each other.
 """
 
 from __future__ import annotations
@@ -28,26 +29,31 @@ class Locks:
         self._file = folder / "locks"
 
     @contextmanager
-    def hold(self, name: str, operation: Operation) -> Iterator[None]:
-        """Hold the lock ``name`` for the block; look again whether the operation is still wanted.
+    def hold(self, operation: Operation, *names: str) -> Iterator[None]:
+        """Hold the locks of ``names`` for the block; look again whether the operation is still wanted.
 
-        :raises Busy: another operation held it until the deadline.
+        :raises Busy: another operation held one until the deadline.
         :raises DeadlineExceeded, ConnectionLost: nobody waits for this operation any more.
         """
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            taken = operation.wait_for(
-                lambda: _try_lock(descriptor, _byte_of(name)),
-                seconds=operation.remaining_seconds,
-                announce=f"waiting for another operation on {name}",
-            )
-            if taken is None:
-                message = f"another operation on {name} did not end in time"
-                raise Busy(message, holders=["another operation of Zolder"])
+            for offset, name in sorted({_byte_of(name): name for name in names}.items()):
+                self._take(descriptor, offset, name, operation)
             operation.check()
             yield
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _take(descriptor: int, offset: int, name: str, operation: Operation) -> None:
+        taken = operation.wait_for(
+            lambda: _try_lock(descriptor, offset),
+            seconds=operation.remaining_seconds,
+            announce=f"waiting for another operation on {name}",
+        )
+        if taken is None:
+            message = f"another operation on {name} did not end in time"
+            raise Busy(message, holders=["another operation of Zolder"])
 
 
 def _byte_of(name: str) -> int:

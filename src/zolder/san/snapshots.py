@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from zolder.errors import AlreadyExists, Error, InvalidRequest, NotFound
+from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
 from zolder.names import zvol_dataset
 from zolder.san.lzc import ZfsError
@@ -58,31 +58,52 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
         refuse_foreign(name)
     if _is_deferred(found):
         return False
-    try:
-        zpool.library.destroy_snapshot(name)
-    except ZfsError as err:
-        zpool.explain(err)
+    _destroy(zpool, name)
     return True
 
 
-def clone_snapshot(zpool: Zpool, origin: str, wanted: Zvol) -> None:
+def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None:
     """Clone a snapshot of ours to a zvol of the wanted size and reservation, or leave nothing.
 
+    :param found: what a look has shown of ``wanted.origin``.
     :raises NotFound: the snapshot is proven absent.
     :raises InvalidRequest: the clone would be smaller than its origin.
     :raises NoSpace: a thick clone does not fit.
     """
-    found = zpool.look(origin).get(origin)
+    origin = str(wanted.origin)
     if found is None or _is_deferred(found):
         message = f"{origin} does not exist"
         raise NotFound(message)
     if local(found, SNAPSHOT_MARK, origin) is None:
         refuse_foreign(origin)
-    volsize_bytes = number(found, "volsize")
-    _check_size(origin, volsize_bytes, wanted)
+    _clone(zpool, number(found, "volsize"), wanted)
+
+
+def clone_zvol(zpool: Zpool, source: Zvol, wanted: Zvol) -> None:
+    """Clone a zvol as it is now, through a snapshot of our own that goes with the clone, or leave nothing.
+
+    The caller holds the source's lock too, so its size cannot change meanwhile.
+
+    :param wanted: its origin is the name that the snapshot gets.
+    :raises InvalidRequest: the clone would be smaller than its source.
+    :raises NoSpace: a thick clone does not fit.
+    """
+    origin = str(wanted.origin)
+    with ExitStack() as undo:
+        take_snapshot(zpool, origin)
+        undo.callback(_undo, zpool.library.destroy_snapshot, origin)
+        _clone(zpool, source.volsize_bytes, wanted)
+        undo.pop_all()
+    _destroy(zpool, origin)
+
+
+def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
+    if wanted.volsize_bytes < volsize_bytes:
+        message = f"a clone of {wanted.origin} needs at least {volsize_bytes} bytes"
+        raise InvalidRequest(message)
     dataset = zvol_dataset(wanted.parent, wanted.name)
     try:
-        zpool.library.clone(dataset, origin, {VOLUME_MARK: wanted.volume_id})
+        zpool.library.clone(dataset, str(wanted.origin), {VOLUME_MARK: wanted.volume_id})
     except ZfsError as err:
         zpool.explain(err)
     with ExitStack() as undo:
@@ -92,34 +113,20 @@ def clone_snapshot(zpool: Zpool, origin: str, wanted: Zvol) -> None:
         undo.pop_all()
 
 
-def clone_zvol(zpool: Zpool, source: Zvol, origin: str, wanted: Zvol) -> None:
-    """Clone a zvol as it is now, through a snapshot of our own that goes with the clone, or leave nothing.
-
-    :raises InvalidRequest: the clone would be smaller than its source.
-    :raises NoSpace: a thick clone does not fit.
-    """
-    _check_size(origin, source.volsize_bytes, wanted)
-    with ExitStack() as undo:
-        take_snapshot(zpool, origin)
-        undo.callback(_undo, remove_snapshot, zpool, origin)
-        clone_snapshot(zpool, origin, wanted)
-        undo.pop_all()
-    remove_snapshot(zpool, origin)
+def _destroy(zpool: Zpool, name: str) -> None:
+    try:
+        zpool.library.destroy_snapshot(name)
+    except ZfsError as err:
+        zpool.explain(err)
 
 
 def _is_deferred(found: Properties) -> bool:
     return text(found, "defer_destroy") == "on"
 
 
-def _check_size(origin: str, least_bytes: int, wanted: Zvol) -> None:
-    if wanted.volsize_bytes < least_bytes:
-        message = f"a clone of {origin} needs at least {least_bytes} bytes, not {wanted.volsize_bytes}"
-        raise InvalidRequest(message)
-
-
-def _undo(step: Callable[..., object], *args: object) -> None:
+def _undo(step: Callable[[str], None], name: str) -> None:
     try:
-        step(*args)
-    except (ZfsError, Error):
+        step(name)
+    except ZfsError:
         # The error that led here must reach the caller; a repeat of the request completes what is left.
-        LOG.exception("could not undo: %s", args[-1])
+        LOG.exception("could not undo %s", name)

@@ -35,8 +35,8 @@ from zolder.san.operation import Operation
 from zolder.san.parents import Site, recorded_guid
 from zolder.san.policy import Policy
 from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
-from zolder.san.zpool import Zpool, find_mark, number, zvol_of
-from zolder.san.zvols import create_zvol, destroy_zvol, find_zvol, get_zvol, shape_zvol
+from zolder.san.zpool import Zpool, find_mark, number, zvol_in
+from zolder.san.zvols import create_zvol, destroy_zvol, find_zvol, get_zvol, require_zvol, shape_zvol
 
 _VERSION: Final = Path("/sys/module/zfs/version")
 
@@ -81,11 +81,9 @@ class ZfsStorage(Storage):
     def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:
         """See ``Storage``."""
         children = Zpool(self._site, parent).children()
-        return tuple(
-            zvol_of(parent, ZvolName(dataset.rpartition("/")[2]), found)
-            for dataset, found in sorted(children.items())
-            if find_mark(dataset, found) is not None
-        )
+        ours = (dataset for dataset in sorted(children) if find_mark(dataset, children[dataset]))
+        zvols = (zvol_in(children, parent, ZvolName(dataset.rpartition("/")[2])) for dataset in ours)
+        return tuple(zvol for zvol in zvols if zvol is not None)
 
     def create_zvol(
         self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
@@ -114,15 +112,17 @@ class ZfsStorage(Storage):
         else:
             origin = snapshot_dataset(parent, source, snapshot)
         wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin)
-        with self._changing(parent, zvol) as zpool:
-            existing = find_zvol(zpool, zvol)
+        datasets = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
+        with self._locks.hold(self._operation, *datasets):
+            zpool = Zpool(self._site, parent)
+            found = zpool.look(*datasets, origin)
+            existing, source_zvol = zvol_in(found, parent, zvol), zvol_in(found, parent, source)
             if existing is not None:
                 self._complete_clone(zpool, existing, wanted)
             elif snapshot is None:
-                clone_zvol(zpool, get_zvol(zpool, source), origin, wanted)
+                clone_zvol(zpool, require_zvol(source_zvol, zpool, source), wanted)
             else:
-                get_zvol(zpool, source)
-                clone_snapshot(zpool, origin, wanted)
+                clone_snapshot(zpool, found.get(origin), wanted)
             self._index(parent).put(zvol, volsize_bytes)
         return Change(existing is None, wanted)
 
@@ -184,7 +184,7 @@ class ZfsStorage(Storage):
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
     ) -> Change[tuple[InitiatorName, ...]]:
         """See ``Storage``; needs no zpool: a target is closed whatever became of its zvol."""
-        with self._locks.hold(zvol_dataset(parent, zvol), self._operation):
+        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
             if initiator is None:
                 return Change(self._exports.withdraw_all(parent, zvol), ())
             return self._exports.withdraw(parent, zvol, initiator)
@@ -209,7 +209,7 @@ class ZfsStorage(Storage):
 
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
-        with self._locks.hold(zvol_dataset(parent, zvol), self._operation):
+        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
             yield Zpool(self._site, parent)
 
     def _index(self, parent: DatasetName) -> Index:

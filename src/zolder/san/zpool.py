@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound, NotPermitted, PoolSuspended
 from zolder.model import Zvol
-from zolder.names import DatasetName, VolumeId, ZvolName
+from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
 from zolder.san import lzc, programs
 from zolder.san.lzc import ZfsError
 from zolder.san.nvlist import unsigned
@@ -102,21 +102,25 @@ class Zpool:
             self.explain(err)
 
 
-def zvol_of(parent: DatasetName, name: ZvolName, found: Properties) -> Zvol:
-    """Return a zvol that bears our mark.
+def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName) -> Zvol | None:
+    """Return the zvol of ours that a look has shown; None where it showed none.
 
-    :raises NotPermitted: it bears none, or is no zvol.
+    :raises NotPermitted: a dataset of that name bears no mark of ours, or is no zvol.
     """
-    mark = find_mark(f"{parent}/{name}", found)
+    dataset = zvol_dataset(parent, name)
+    if dataset not in found:
+        return None
+    properties = found[dataset]
+    mark = find_mark(dataset, properties)
     if mark is None:
-        refuse_foreign(f"{parent}/{name}")
+        refuse_foreign(dataset)
     return Zvol(
         parent=parent,
         name=name,
         volume_id=mark,
-        volsize_bytes=number(found, "volsize"),
-        sparse=number(found, "refreservation") == 0,
-        origin=text(found, "origin"),
+        volsize_bytes=number(properties, "volsize"),
+        sparse=number(properties, "refreservation") == 0,
+        origin=text(properties, "origin"),
     )
 
 

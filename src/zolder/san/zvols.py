@@ -16,7 +16,7 @@ from zolder.san import zfs
 from zolder.san.holders import holders_of
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
-from zolder.san.zpool import VOLUME_MARK, Zpool, zvol_of
+from zolder.san.zpool import VOLUME_MARK, Zpool, zvol_in
 
 # How long a destroy waits for whoever holds the zvol: udev and a closing session let go within this.
 BUSY_SECONDS: Final = 10
@@ -27,9 +27,7 @@ def find_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol | None:
 
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    dataset = zvol_dataset(zpool.parent, zvol)
-    found = zpool.look(dataset).get(dataset)
-    return None if found is None else zvol_of(zpool.parent, zvol, found)
+    return zvol_in(zpool.look(zvol_dataset(zpool.parent, zvol)), zpool.parent, zvol)
 
 
 def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
@@ -38,7 +36,14 @@ def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
     :raises NotFound: it is proven absent.
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    found = find_zvol(zpool, zvol)
+    return require_zvol(find_zvol(zpool, zvol), zpool, zvol)
+
+
+def require_zvol(found: Zvol | None, zpool: Zpool, zvol: ZvolName) -> Zvol:
+    """Return a zvol that was looked for.
+
+    :raises NotFound: it was proven absent.
+    """
     if found is None:
         message = f"{zvol_dataset(zpool.parent, zvol)} does not exist"
         raise NotFound(message)
@@ -103,7 +108,7 @@ def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
 
     announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
     if operation.wait_for(attempt, seconds=BUSY_SECONDS, announce=announce) is None:
-        holders = holders_of(dataset)
+        holders = holders_of(dataset, None)
         message = f"{dataset} is held by {', '.join(holders) or 'somebody who cannot be named'}"
         raise Busy(message, holders=holders)
 

@@ -1,0 +1,223 @@
+"""What goes wrong around the agent on real ZFS: zpools that go away, lines that drop, holders that stay."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.ground import INITIATOR, MIB, PARENT, PORTALS, PREFIX
+from tests.support.san import connected
+from zolder.client.remote import RemoteStorage
+from zolder.errors import Busy, PoolSuspended, PoolUnavailable, TransportError
+from zolder.model import Zvol
+from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+FAST = DatasetName("fast/volumes")
+SIZE = 32 * MIB
+SNAPSHOT = SnapshotName("snapshot-1")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def san(lab: Lab) -> Iterator[RemoteStorage]:
+    """The pristine SAN, both parents set up."""
+    lab.reset()
+    with connected(lab) as storage:
+        storage.get_figures(FAST)
+        yield storage
+
+
+def make(storage: RemoteStorage, parent: DatasetName = PARENT) -> Zvol:
+    """Create a sparse zvol under a fresh name."""
+    name = ZvolName(f"volume-luck-{next(_numbers)}")
+    volume_id = VolumeId(str(uuid.uuid4()))
+    return storage.create_zvol(parent, name, volume_id=volume_id, volsize_bytes=SIZE, sparse=True).value
+
+
+def test_exported_zpool(lab: Lab, san: RemoteStorage) -> None:
+    """While a zpool is exported nothing in it is called absent, and all is there after its import."""
+    made = make(san, FAST)
+    lab.san.succeed("zpool export fast")
+    attempts: list[Callable[[], object]] = [
+        lambda: san.delete_zvol(FAST, made.name),
+        lambda: san.delete_snapshot(FAST, made.name, SNAPSHOT),
+        lambda: san.get_zvol(FAST, made.name),
+        lambda: san.get_figures(FAST),
+        lambda: make(san, FAST),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PoolUnavailable, match="fast"):
+            attempt()
+    lab.san.succeed("zpool import fast")
+    assert san.get_zvol(FAST, made.name) == made
+    assert san.delete_zvol(FAST, made.name).changed
+
+
+def test_another_zpool_of_that_name(lab: Lab, san: RemoteStorage) -> None:
+    """A zpool made anew under the same names is not taken for the one that was set up."""
+    made = make(san, FAST)
+    lab.san.succeed(
+        "set -e; zpool export fast; truncate -s 256M /tmp/other; zpool create fast /tmp/other;"
+        "zfs create fast/volumes"
+    )
+    with pytest.raises(PoolUnavailable, match="guid"):
+        san.delete_zvol(FAST, made.name)
+    with pytest.raises(PoolUnavailable, match="guid"):
+        san.get_figures(FAST)
+
+
+def test_suspended_zpool(lab: Lab, san: RemoteStorage) -> None:
+    """A suspended zpool is told at once and hangs nobody; the other zpool goes on."""
+    made = make(san, FAST)
+    lab.san.succeed("zpool set failmode=wait fast")
+    (disk,) = lab.san.succeed("zpool list -vHPL fast | awk '$1 ~ \"^/dev\" {print $1}'").split()[:1]
+    name = disk.removeprefix("/dev/").rstrip("0123456789")
+    lab.san.succeed(f"basename $(readlink -f /sys/block/{name}/device) > /tmp/device")
+    lab.san.run(
+        "cat /tmp/device > /sys/bus/virtio/drivers/virtio_blk/unbind; (zfs set zolder:x=1 fast; sync) &"
+    )
+    lab.san.wait_until("grep -q SUSPENDED /proc/spl/kstat/zfs/fast/state", 60, "the suspended zpool")
+    started = time.monotonic()
+    for attempt in (
+        lambda: san.delete_zvol(FAST, made.name),
+        lambda: san.get_figures(FAST),
+        lambda: make(san, FAST),
+    ):
+        with pytest.raises(PoolSuspended, match="zpool clear fast"):
+            attempt()
+    assert time.monotonic() - started < 10
+    assert make(san, PARENT).parent == PARENT
+
+
+def test_held_open(lab: Lab, san: RemoteStorage, caplog: pytest.LogCaptureFixture) -> None:
+    """A zvol that a process holds is waited for, announced, and then the process is named."""
+    made = make(san)
+    node = f"/dev/zvol/{PARENT}/{made.name}"
+    lab.san.wait_until(f"test -e {node}", 30, "the zvol's link")
+    lab.san.succeed(f"systemd-run --unit=holder -q tail -f {node}")
+    with caplog.at_level(logging.INFO, "zolder"), pytest.raises(Busy, match="tail") as refused:
+        san.delete_zvol(PARENT, made.name)
+    assert "tail" in str(refused.value.details["holders"])
+    assert any("is busy: waiting up to" in record.getMessage() for record in caplog.records)
+    assert san.get_zvol(PARENT, made.name) == made
+    lab.san.succeed("systemctl stop holder")
+    assert san.delete_zvol(PARENT, made.name).changed
+
+
+def test_released_in_time(lab: Lab, san: RemoteStorage) -> None:
+    """A holder that lets go within the wait does not make a delete fail."""
+    made = make(san)
+    node = f"/dev/zvol/{PARENT}/{made.name}"
+    lab.san.wait_until(f"test -e {node}", 30, "the zvol's link")
+    lab.san.succeed(f"systemd-run --unit=holder -q timeout 3 tail -f {node}")
+    assert san.delete_zvol(PARENT, made.name).changed
+
+
+def test_late_link(lab: Lab, san: RemoteStorage) -> None:
+    """An export does not wait for udev: it finds the zvol's node without its link."""
+    lab.san.succeed("udevadm control --stop-exec-queue")
+    made = make(san)
+    lab.san.fail(f"test -e /dev/zvol/{PARENT}/{made.name}")
+    exported = san.export_zvol(PARENT, made.name, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    assert exported.changed
+    lab.san.succeed("udevadm control --start-exec-queue")
+    lab.san.wait_until(f"test -e /dev/zvol/{PARENT}/{made.name}", 30, "the zvol's link")
+
+
+def own_channels() -> list[int]:
+    """Return the ssh processes that this process's channels are."""
+    children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
+    return [
+        int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"zolder-san\0")
+    ]
+
+
+def cut_at_random(lab: Lab, request: Callable[[], object], chance: random.Random) -> None:
+    """Begin a request and, at a random moment, cut its line or kill its agent on the SAN."""
+
+    def ask() -> None:
+        with contextlib.suppress(TransportError):
+            request()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(chance.uniform(0, 0.5))
+    if chance.random() < 0.5:
+        lab.san.run("pkill -9 -f '[s]erve --identity lab'")
+    else:
+        for pid in own_channels():
+            os.kill(pid, signal.SIGKILL)
+    thread.join()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(6))
+def test_cut_lines(lab: Lab, san: RemoteStorage, seed: int) -> None:
+    """A line cut or an agent killed during any request: asked again, each is done exactly once."""
+    chance = random.Random(seed)  # noqa: S311 - which moment is cut, repeatably
+    name, twin = ZvolName("volume-cut"), ZvolName("volume-twin")
+    ids = VolumeId(str(uuid.uuid4())), VolumeId(str(uuid.uuid4()))
+    make_it = partial(san.create_zvol, PARENT, name, volume_id=ids[0], volsize_bytes=SIZE, sparse=True)
+    clone_it = partial(
+        san.clone_zvol, PARENT, name, None, twin, volume_id=ids[1], volsize_bytes=2 * SIZE, sparse=False
+    )
+    export_it = partial(san.export_zvol, PARENT, twin, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    requests: list[Callable[[], object]] = [
+        make_it,
+        partial(san.create_snapshot, PARENT, name, SNAPSHOT),
+        clone_it,
+        export_it,
+    ]
+    for request in requests:
+        cut_at_random(lab, request, chance)
+        request()
+    assert [zvol.name for zvol in san.list_zvols(PARENT)] == [name, twin]
+    assert san.get_zvol(PARENT, twin).volsize_bytes == 2 * SIZE
+    assert [export.initiators for export in san.list_exports(PARENT)] == [(INITIATOR,)]
+    for request in (
+        partial(san.delete_zvol, PARENT, twin),
+        partial(san.delete_snapshot, PARENT, name, SNAPSHOT),
+        partial(san.delete_zvol, PARENT, name),
+    ):
+        cut_at_random(lab, request, chance)
+        request()
+    assert lab.san.succeed(f"zfs list -H -t all -r -o name {PARENT}").split() == [PARENT]
+    assert "iqn." not in lab.san.succeed("ls /sys/kernel/config/target/iscsi")
+    assert "iblock" not in lab.san.succeed("ls /sys/kernel/config/target/core")
+
+
+def test_two_at_once(san: RemoteStorage) -> None:
+    """The same create asked by eight threads at once is done once, and so is its delete."""
+    name, volume_id = ZvolName("volume-twins"), VolumeId(str(uuid.uuid4()))
+    changes: list[bool] = []
+
+    def race(request: Callable[[], bool]) -> list[bool]:
+        changes.clear()
+        threads = [threading.Thread(target=lambda: changes.append(request())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return changes
+
+    def create() -> bool:
+        return san.create_zvol(PARENT, name, volume_id=volume_id, volsize_bytes=SIZE, sparse=True).changed
+
+    assert sorted(race(create)) == [False] * 7 + [True]
+    assert sorted(race(lambda: san.delete_zvol(PARENT, name).changed)) == [False] * 7 + [True]
