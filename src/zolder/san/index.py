@@ -19,6 +19,7 @@ from zolder.names import DatasetName, ZvolName
 
 MAX_AGE_SECONDS: Final = 3600
 _COMPLETE: Final = "@complete"
+_STARTED: Final = "@started"
 
 
 class Index:
@@ -52,11 +53,13 @@ class Index:
         """
         if not self._is_fresh():
             self._rebuild(list_sizes)
-        sizes = [status.st_size for name, status in self._entries() if name != _COMPLETE]
+        sizes = [status.st_size for _, status in self._entries()]
         return sum(sizes) * MIB, len(sizes)
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         for entry in os.scandir(self._folder):
+            if entry.name in {_COMPLETE, _STARTED}:
+                continue
             try:
                 yield entry.name, entry.stat()
             except FileNotFoundError:
@@ -69,10 +72,12 @@ class Index:
             return False
 
     def _rebuild(self, list_sizes: Callable[[], Mapping[ZvolName, int]]) -> None:
-        started = time.time()
+        # Against the file system's own clock, which lags behind time.time() by some milliseconds.
+        (self._folder / _STARTED).touch(mode=0o600)
+        started = (self._folder / _STARTED).stat().st_mtime_ns
         known = list_sizes()
         # What another agent noted while we listed is newer than the list.
-        newer = {name for name, status in self._entries() if status.st_mtime >= started}
+        newer = {name for name, status in self._entries() if status.st_mtime_ns >= started}
         for name, _ in self._entries():
             if name not in known and name not in newer:
                 (self._folder / name).unlink(missing_ok=True)
