@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+
+# A machine under load is slow, not wrong; what failed is printed so that it can be run again.
+settings.register_profile("zolder", deadline=None, print_blob=True)
+settings.load_profile("zolder")
 
 if TYPE_CHECKING:
     # Only what needs machines pays for importing the lab.
