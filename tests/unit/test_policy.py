@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LAB = Identity("lab")
 
 
 def write(folder: Path, text: str) -> Path:
-    """Write a policy file as root would."""
+    """Write a policy file that is ours alone."""
     path = folder / "san.toml"
     path.write_text(text)
     path.chmod(0o600)
@@ -27,7 +28,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_load(tmp_path: Path) -> None:
     """A policy is read into checked names."""
-    assert load_policy(LAB, write(tmp_path, GOOD)) == Policy(
+    assert load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid()) == Policy(
         LAB,
         parents=(DatasetName("data/volumes"), DatasetName("fast/volumes")),
         portals=(Portal("192.0.2.1:3260"), Portal("[2001:db8::1]:3260")),
@@ -44,7 +45,9 @@ def test_load(tmp_path: Path) -> None:
         (GOOD.replace("parents", "parent"), "exactly"),
         (GOOD.replace("data/volumes", "data/../x"), "dataset"),
         (GOOD.replace("data/volumes", "-o"), "dataset"),
-        (GOOD.replace('["data/volumes", "fast/volumes"]', "7"), "lab"),
+        (GOOD.replace('["data/volumes", "fast/volumes"]', "7"), "a list with one or more"),
+        (GOOD.replace('["data/volumes", "fast/volumes"]', '"data"'), "a list with one or more"),
+        (GOOD.replace('["data/volumes", "fast/volumes"]', "[]"), "a list with one or more"),
         (GOOD.replace("192.0.2.1:3260", "192.0.2.1"), "portal"),
         (GOOD + "[other]\n", "other"),
         (GOOD.replace("identity.lab", "identity.else"), r"\[identity.lab\]"),
@@ -54,7 +57,7 @@ def test_refused(tmp_path: Path, text: str, reason: str) -> None:
     """A policy that is wrong is refused with the file and the reason."""
     path = write(tmp_path, text)
     with pytest.raises(PolicyError, match=reason) as refused:
-        load_policy(LAB, path)
+        load_policy(LAB, path, owner=os.getuid())
     assert str(path) in str(refused.value)
 
 
@@ -70,12 +73,18 @@ def test_writable_by_others(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path, GOOD)
     path.chmod(mode)
     with pytest.raises(PolicyError, match="only root"):
-        load_policy(LAB, path)
+        load_policy(LAB, path, owner=os.getuid())
+
+
+def test_another_s(tmp_path: Path) -> None:
+    """A policy that is not its owner's is refused."""
+    with pytest.raises(PolicyError, match="root owns"):
+        load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid() + 1)
 
 
 def test_check(tmp_path: Path) -> None:
     """Only listed parents, portals and prefixes pass, and sizes that a zvol can have."""
-    policy = load_policy(LAB, write(tmp_path, GOOD))
+    policy = load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid())
     parent = policy.parents[0]
     policy.check({"parent": parent, "volsize_bytes": 2**20})
     policy.check({"parent": parent, "portals": policy.portals, "prefix": policy.target_prefixes[0]})

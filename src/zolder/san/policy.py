@@ -12,11 +12,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from zolder.api import check_volsize
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
+
+N = TypeVar("N", bound=Name)
 
 POLICY_FILE: Final = Path("/etc/zolder/san.toml")
 
@@ -57,14 +59,15 @@ class Policy:
                 raise NotPermitted(message)
 
 
-def load_policy(identity: Identity, path: Path = POLICY_FILE) -> Policy:
+def load_policy(identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0) -> Policy:
     """Read one identity's policy.
 
+    :param owner: the user whose file it must be; root, but in tests.
     :raises PolicyError: the file is missing, not root's alone, no TOML, or does not list the identity.
     """
     try:
         with path.open("rb") as file:
-            _check_owner(path, os.fstat(file.fileno()))
+            _check_owner(path, os.fstat(file.fileno()), owner)
             table = tomllib.load(file)
     except FileNotFoundError as err:
         message = f"{path} does not exist: write this SAN's policy there (docs/quickstart.md)"
@@ -83,8 +86,8 @@ def load_policy(identity: Identity, path: Path = POLICY_FILE) -> Policy:
     return policies[identity]
 
 
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+def _check_owner(path: Path, status: os.stat_result, owner: int) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_mode & 0o022:
         message = f"{path} must be a file that root owns and only root can write"
         raise PolicyError(message)
 
@@ -100,10 +103,18 @@ def _policy_of(path: Path, name: str, entry: object) -> Policy:
     try:
         return Policy(
             Identity(name),
-            parents=tuple(DatasetName(item) for item in entry["parents"]),
-            portals=tuple(Portal(item) for item in entry["portals"]),
-            target_prefixes=tuple(TargetPrefix(item) for item in entry["target_prefixes"]),
+            parents=_listed(DatasetName, entry["parents"]),
+            portals=_listed(Portal, entry["portals"]),
+            target_prefixes=_listed(TargetPrefix, entry["target_prefixes"]),
         )
-    except (InvalidRequest, TypeError) as err:
+    except InvalidRequest as err:
         message = f"{where} {err}"
         raise PolicyError(message) from err
+
+
+def _listed(kind: type[N], items: object) -> tuple[N, ...]:
+    # A string would do as a list of its letters.
+    if not isinstance(items, list) or not items:
+        message = f"{kind.what}: a list with one or more is needed, not {items!r:.80}"
+        raise InvalidRequest(message)
+    return tuple(kind(item) for item in items)
