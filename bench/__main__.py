@@ -1,0 +1,80 @@
+"""`python -m bench`: measure all ways side by side, print the table, write bench/results.json.
+
+Exits 1 where the driver misses its bars. KEEP=1 leaves the lab up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+from bench.draft import DraftWay
+from bench.driver import DriverWay
+from bench.table import Results
+from bench.ways import LocalWay, Runner, Way
+from lab import Lab, LabError
+
+# In this order each step finds what it needs, and the zpool is as before at the end.
+VERBS: Final = (
+    "create",
+    "snapshot",
+    "clone",
+    "delete clone",
+    "delete snapshot",
+    "delete",
+    "create + export",
+    "withdraw + delete",
+)
+
+
+def main(argv: list[str]) -> int:
+    """Measure, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8, help="how often each step is measured (at least 6)")
+    rounds = max(6, parser.parse_args(argv).rounds)
+    lab = Lab("bench")
+    try:
+        lab.up()
+        results = measure(lab, rounds)
+    finally:
+        if not lab.keep:
+            lab.down()
+    results.write()
+    print(results.table())
+    missed = results.missed_bars()
+    for line in missed:
+        print(f"missed: {line}")
+    return 1 if missed else 0
+
+
+def measure(lab: Lab, rounds: int) -> Results:
+    """Do everything in every way, again and again, in turns."""
+    results = Results()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zolder-bench-")))
+        runner = stack.enter_context(Runner(lab))
+        draft = stack.enter_context(closing(DraftWay(lab, runner)))
+        driver = stack.enter_context(closing(DriverWay(lab, runner, folder)))
+        ways: list[Way] = [LocalWay("library", runner), LocalWay("command", runner), draft, driver]
+        # Round 0 warms up what each way loads once, and does not count.
+        for number in range(rounds + 1):
+            print(f"round {number} of {rounds}", file=sys.stderr)
+            # Nobody is always the first, or always behind the same other.
+            turn = number % len(ways)
+            for way in [*ways[turn:], *ways[:turn]]:
+                for verb in VERBS:
+                    step = way.do(verb, f"bench-{way.name}-{number + 1}")
+                    if number:
+                        results.add(verb, way.name, step)
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LabError as error:
+        sys.exit(f"bench: {error}")

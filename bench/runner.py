@@ -1,0 +1,129 @@
+"""Runs in the SAN: does one step for each line of standard input, and says how long it took.
+
+A line is a JSON object with ``way``, ``verb`` and ``dataset``; the answer has ``ms``, ``requests`` (none goes
+over a wire here) and ``processes``. Started by bench.ways.Runner with zolder on its path.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Beside this script when it runs in the SAN.
+from commands import zfs_commands  # type: ignore[import-not-found]  # bench.commands, by another name there
+
+from zolder.names import InitiatorName, Portal
+from zolder.san.device import open_zvol
+from zolder.san.lio import Lio
+from zolder.san.lzc import ZfsError, library
+
+SIZE_BYTES = 2**30
+PREFIX = "iqn.2010-10.org.openstack.bench:"
+PORTALS = (Portal("192.168.77.1:3260"),)
+INITIATOR = InitiatorName("iqn.2004-10.org.zolder:compute")
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(answer(**request)), flush=True)
+
+
+def answer(verb: str, way: str = "", dataset: str = "") -> dict[str, float]:
+    """Do what one line asks for, and return what it cost."""
+    before = count_processes()
+    if verb == "processes":
+        return {"processes": before}
+    do = {"library": by_library, "command": by_command}[way]
+    started = time.perf_counter()
+    do(verb, dataset)
+    ms = (time.perf_counter() - started) * 1000
+    return {"ms": ms, "requests": 0, "processes": count_processes() - before}
+
+
+def count_processes() -> int:
+    """Return how many processes this kernel has started: proc(5), /proc/stat."""
+    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
+
+
+def by_command(verb: str, dataset: str) -> None:
+    """Do a verb by command lines; the device of a new zvol may be late for tgtadm."""
+    for command in zfs_commands(verb, dataset):
+        end = time.monotonic() + 10
+        while subprocess.run(command, capture_output=True, check=False).returncode:
+            if time.monotonic() > end:
+                sys.exit(f"this failed for ten seconds: {' '.join(command)}")
+
+
+def by_library(verb: str, dataset: str) -> None:
+    """Do a verb in this process: libzfs_core, and configfs for the target. This is the limit."""
+    zfs = library()
+    match verb:
+        case "create":
+            zfs.create_zvol(dataset, SIZE_BYTES, {})
+        case "snapshot":
+            zfs.snapshot([f"{dataset}@s"], {})
+        case "clone":
+            zfs.clone(f"{dataset}-clone", f"{dataset}@s", {})
+        case "delete clone":
+            destroy(f"{dataset}-clone")
+        case "delete snapshot":
+            zfs.destroy_snapshot(f"{dataset}@s")
+        case "delete":
+            destroy(dataset)
+        case "create + export":
+            zfs.create_zvol(dataset, SIZE_BYTES, {})
+            export(dataset)
+        case "withdraw + delete":
+            Lio().remove_export(target(dataset), backstore=backstore(dataset))
+            destroy(dataset)
+        case _:
+            raise ValueError(verb)
+
+
+def export(dataset: str) -> None:
+    """Export a zvol to one initiator."""
+    with open_zvol(dataset, timeout_seconds=20) as device:
+        Lio().ensure_export(
+            target(dataset),
+            backstore=backstore(dataset),
+            device=device.path,
+            serial=dataset.rpartition("/")[2],
+            portals=PORTALS,
+            initiator=INITIATOR,
+            chap=None,
+        )
+
+
+def destroy(dataset: str) -> None:
+    """Destroy a zvol as soon as nobody has it open: udev looks into each new one for a moment."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            library().destroy(dataset)
+        except ZfsError as err:
+            if err.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def target(dataset: str) -> str:
+    """Return the IQN for a zvol."""
+    return PREFIX + dataset.rpartition("/")[2]
+
+
+def backstore(dataset: str) -> str:
+    """Return the name of a zvol's backstore."""
+    return "bench:" + dataset.rpartition("/")[2]
+
+
+if __name__ == "__main__":
+    main()
