@@ -1,0 +1,291 @@
+"""The Cinder volume driver: it translates Cinder's verbs to requests, and does nothing else.
+
+One verb is one request (docs/design.md, 4). No state is kept here beside the last figures: what exists and
+who may reach it stands on the SAN. Threads and green threads may share a driver.
+
+What the driver leaves to Cinder's base class works through it and not beside it: images and backups are
+copied through an attachment on the control node, which needs os-brick, iscsid and root there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cinder import exception, interface
+from cinder.volume import driver
+
+from zolder import __version__
+from zolder.cinder.chap import chap_for, new_provider_auth
+from zolder.cinder.connection import connection_properties, provider_location
+from zolder.cinder.objects import Connector, Snapshot, Volume
+from zolder.cinder.options import zolder_opts
+from zolder.cinder.settings import Settings, append_options, read_settings
+from zolder.cinder.stats import stats_down, stats_up
+from zolder.cinder.storage import San, open_san
+from zolder.cinder.translate import (
+    attached_initiators,
+    initiator_of,
+    size_bytes,
+    snapshot_of,
+    translated,
+    volume_id_of,
+    zvol_of,
+)
+from zolder.errors import (
+    Busy,
+    ConnectionLost,
+    DeadlineExceeded,
+    Error,
+    InvalidRequest,
+    NotFound,
+    NotPermitted,
+)
+from zolder.names import InitiatorName, VolumeId, ZvolName
+
+LOG = logging.getLogger(__name__)
+
+
+@interface.volumedriver
+class ZolderDriver(driver.VolumeDriver):
+    """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI."""
+
+    VERSION = __version__
+    # The name that a third-party CI would report under; there is none yet.
+    CI_WIKI_NAME = "Zolder_CI"
+    SUPPORTS_ACTIVE_ACTIVE = False
+
+    _settings: Settings
+    _san: San
+
+    def __init__(
+        self, *args: object, connect: Callable[[Settings], San] = open_san, **kwargs: object
+    ) -> None:
+        """Take what Cinder's manager gives; ``connect`` opens the SAN and is replaced in tests."""
+        super().__init__(*args, **kwargs)
+        append_options(self.configuration)
+        self._connect = connect
+        self._trouble: str | None = None
+
+    @staticmethod
+    def get_driver_options() -> list[Any]:
+        """Return the options that are the driver's own."""
+        return list(zolder_opts)
+
+    # Set-up and figures
+
+    def do_setup(self, context: object) -> None:  # noqa: ARG002 - Cinder's interface
+        """Read the configuration and open a first channel to the SAN.
+
+        :raises InvalidConfigurationValue: an option is missing or will not do.
+        :raises VolumeBackendAPIException: the SAN cannot be reached or used; the message says what to do.
+        """
+        self._settings = read_settings(self.configuration)
+        with translated():
+            self._san = self._connect(self._settings)
+
+    def check_for_setup_error(self) -> None:
+        """Make sure that the parent is there and is ours; the SAN records it at the first time.
+
+        :raises InvalidConfigurationValue: there is no such parent, or it is not this identity's.
+        :raises VolumeBackendAPIException: the zpool is not there, or ZFS is not.
+        """
+        with translated(NotFound, NotPermitted, to=self._name_parent_option):
+            self._san.storage.get_figures(self._settings.parent)
+
+    def _name_parent_option(self, err: Error) -> Exception:
+        option = f"san_zfs_volume_base = {self._settings.parent} will not do"
+        unfit: Exception = exception.InvalidConfigurationValue(f"{option}: {err.message}.")
+        return unfit
+
+    def _update_volume_stats(self) -> None:
+        """Ask for the figures; while they cannot be had, report the back end as down instead of failing.
+
+        Cinder asks every minute, so a back end that answers again is up again by itself.
+        """
+        try:
+            figures = self._san.soon.get_figures(self._settings.parent)
+        except Error as err:
+            # A sentence a change, not a minute: the log must stay readable while a SAN is down for a night.
+            if self._trouble != err.message:
+                LOG.warning("Back end %s is down: %s", self._settings.backend_name, err.message)
+            self._trouble = err.message
+            self._stats = stats_down(self._settings)
+            return
+        if self._trouble is not None:
+            LOG.info("Back end %s is up again.", self._settings.backend_name)
+        self._trouble = None
+        self._stats = stats_up(self._settings, figures)
+
+    def get_pool(self, volume: Volume) -> str:  # noqa: ARG002 - Cinder's interface
+        """Return the pool of a volume whose record does not say it: a back end has one, its parent."""
+        return str(self._settings.parent)
+
+    # Volumes and snapshots
+
+    def create_volume(self, volume: Volume) -> None:
+        """Create a zvol."""
+        with translated():
+            self._san.storage.create_zvol(
+                self._settings.parent,
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+
+    def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> None:
+        """Clone a snapshot and grow the clone where a larger volume is asked for.
+
+        :raises SnapshotNotFound: the snapshot is proven absent; another back end would not have it either.
+        """
+        with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
+            self._san.storage.clone_zvol(
+                self._settings.parent,
+                ZvolName(snapshot.volume_name),
+                snapshot_of(snapshot),
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+
+    def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
+        """Clone a volume as it is now; the SAN keeps the snapshot that this takes, hidden.
+
+        :raises VolumeNotFound: the source is proven absent.
+        """
+        with translated(NotFound, to=lambda _: exception.VolumeNotFound(volume_id=src_vref.id)):
+            self._san.storage.clone_zvol(
+                self._settings.parent,
+                zvol_of(src_vref),
+                None,
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+
+    def extend_volume(self, volume: Volume, new_size: int) -> None:
+        """Grow a zvol, in use or not; an initiator sees it when it rescans."""
+        with translated():
+            self._san.storage.grow_zvol(
+                self._settings.parent, zvol_of(volume), volsize_bytes=size_bytes(new_size)
+            )
+
+    def delete_volume(self, volume: Volume) -> None:
+        """Close a zvol to everybody and destroy it; one that the SAN proves absent is deleted already.
+
+        :raises VolumeIsBusy: clones, snapshots or a process hold it; Cinder keeps it available.
+        """
+        with translated(Busy, to=lambda err: exception.VolumeIsBusy(err.message)):
+            self._san.storage.delete_zvol(self._settings.parent, zvol_of(volume))
+
+    def create_snapshot(self, snapshot: Snapshot) -> None:
+        """Snapshot a zvol, in use or not."""
+        with translated():
+            self._san.storage.create_snapshot(
+                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+            )
+
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Destroy a snapshot; one with clones goes with the last of them, and Cinder need not know.
+
+        :raises SnapshotIsBusy: something else holds it; Cinder keeps it available.
+        """
+        with translated(Busy, to=lambda err: exception.SnapshotIsBusy(err.message)):
+            self._san.storage.delete_snapshot(
+                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+            )
+
+    # Exports and connections
+
+    def ensure_export(self, context: object, volume: Volume) -> None:  # noqa: ARG002 - Cinder's interface
+        """Open a volume in use to whoever Cinder has on record, as at the attachment.
+
+        Cinder calls this when cinder-volume starts. On a SAN that kept its exports it changes nothing.
+        """
+        for initiator in dict.fromkeys(attached_initiators(volume)):
+            self._export(volume, initiator)
+
+    def create_export(self, context: object, volume: Volume, connector: Connector) -> dict[str, str]:  # noqa: ARG002 - ditto
+        """Say where the volume will be, and make its secret where it needs one and has none.
+
+        No request: a volume is exported to one initiator at a time, in initialize_connection. Cinder calls
+        this at every attachment; a secret that exists is in use elsewhere and is never changed.
+        """
+        with translated():
+            zvol = zvol_of(volume)
+            updates = {"provider_location": provider_location(self._settings, zvol)}
+            if self._settings.use_chap and not volume.provider_auth:
+                updates["provider_auth"] = new_provider_auth(zvol)
+        return {name: value for name, value in updates.items() if getattr(volume, name) != value}
+
+    def remove_export(self, context: object, volume: Volume) -> None:
+        """Do nothing: what is right to remove has been removed, and the rest is somebody's.
+
+        Cinder's manager (29) calls this at five places, and never says whose export it means: before
+        delete_volume, which closes the zvol itself; after a terminate_connection that left nobody, with
+        which the target went; after the end of its own internal attachments and in the old detach call, both
+        behind a terminate_connection; and when initialize_connection of a *further* attachment failed, where
+        removing anything would cut those who are attached. The SAN's record of initiators decides.
+        """
+
+    def validate_connector(self, connector: Connector) -> None:
+        """Refuse a connector without an iSCSI initiator.
+
+        :raises InvalidConnectorException: there is none, or it is no iSCSI name.
+        """
+        initiator_of(connector)
+
+    def initialize_connection(
+        self, volume: Volume, connector: Connector, **_kwargs: object
+    ) -> dict[str, Any]:
+        """Open a volume to one initiator and say how it is reached."""
+        return self._export(volume, initiator_of(connector))
+
+    def terminate_connection(self, volume: Volume, connector: Connector | None, **_kwargs: object) -> bool:
+        """Close a volume to one initiator, or to all where ``connector`` is None (force-detach).
+
+        :return: whether somebody may still reach it, on which Cinder leaves the export alone.
+        """
+        initiator = initiator_of(connector) if connector else None
+        # The attachment that is being ended is still on record. Two at once from one machine (an instance
+        # resized in place, or multiattach) share its sessions: the first to go must not end the second's.
+        # Should both go at the same moment, the initiator stays open until the next one closes or deletes.
+        if initiator is not None and attached_initiators(volume).count(initiator) > 1:
+            return True
+        with translated():
+            left = self._san.storage.withdraw_zvol(self._settings.parent, zvol_of(volume), initiator)
+        return bool(left.value)
+
+    def _export(self, volume: Volume, initiator: InitiatorName) -> dict[str, Any]:
+        with translated():
+            zvol = zvol_of(volume)
+            chap = chap_for(volume.provider_auth, initiator)
+            if chap is None and self._settings.use_chap:
+                message = f"{zvol} has no provider_auth: with use_chap_auth it is not exported without"
+                raise InvalidRequest(message)
+            try:
+                export = self._san.storage.export_zvol(
+                    self._settings.parent,
+                    zvol,
+                    initiator,
+                    prefix=self._settings.prefix,
+                    portals=self._settings.portals,
+                    chap=chap,
+                ).value
+            except (ConnectionLost, DeadlineExceeded):
+                self._close_again(volume, zvol, initiator)
+                raise
+        return connection_properties(export, chap, VolumeId(volume.id))
+
+    def _close_again(self, volume: Volume, zvol: ZvolName, initiator: InitiatorName) -> None:
+        """Take back what may have been opened behind a lost answer: Cinder would never close it."""
+        if initiator in attached_initiators(volume):
+            return
+        try:
+            self._san.soon.withdraw_zvol(self._settings.parent, zvol, initiator)
+        except Error as err:
+            LOG.warning("%s may stay open to %s until it is deleted: %s", zvol, initiator, err.message)

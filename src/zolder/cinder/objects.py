@@ -1,0 +1,37 @@
+"""What the driver uses of Cinder's objects, which have no types of their own (cinder/objects)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+# oslo.config makes an attribute of each option when it is registered.
+Configuration: TypeAlias = Any
+# The dict about an initiator that os-brick makes and Nova passes on.
+Connector: TypeAlias = Mapping[str, Any]
+
+
+class Attachment(Protocol):
+    """A row that says to whom a volume is, or is being, attached."""
+
+    connector: Connector | None
+
+
+class Volume(Protocol):
+    """A volume. ``id`` is what users know; ``name_id`` and ``name`` are what a back end goes by."""
+
+    id: str
+    name_id: str
+    name: str
+    size: int
+    provider_auth: str | None
+    provider_location: str | None
+    volume_attachment: Iterable[Attachment] | None
+
+
+class Snapshot(Protocol):
+    """A snapshot, and the name of the volume that it is of."""
+
+    id: str
+    name: str
+    volume_name: str

@@ -1,0 +1,71 @@
+"""The figures that Cinder's scheduler places volumes by: the SAN's own, or none while it cannot be asked.
+
+The keys are those of cinder/interface/volume_driver.py, get_volume_stats. Pure, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinder.common import constants
+
+from zolder import __version__
+from zolder.cinder.settings import Settings
+from zolder.cinder.translate import GIB
+from zolder.model import PoolFigures
+
+
+def stats_up(settings: Settings, figures: PoolFigures) -> dict[str, Any]:
+    """Return the stats of a back end whose SAN has answered."""
+    pool = {
+        "backend_state": "up",
+        "total_capacity_gb": _gib(figures.available_bytes + figures.used_bytes),
+        "free_capacity_gb": _gib(figures.available_bytes),
+        "provisioned_capacity_gb": _gib(figures.provisioned_bytes),
+        "total_volumes": figures.zvol_count,
+        "reserved_percentage": settings.reserved_percentage,
+    }
+    return _stats(settings, pool)
+
+
+def stats_down(settings: Settings) -> dict[str, Any]:
+    """Return the stats of a back end whose SAN does not answer.
+
+    An unknown total that is wholly reserved is what CapacityFilter refuses; ``unknown`` free space it would
+    take for enough (cinder/scheduler/filters/capacity_filter.py).
+    """
+    pool = {
+        "backend_state": "down",
+        "total_capacity_gb": "unknown",
+        "free_capacity_gb": 0,
+        "reserved_percentage": 100,
+    }
+    return _stats(settings, pool)
+
+
+def _stats(settings: Settings, pool: dict[str, Any]) -> dict[str, Any]:
+    common = {
+        "pool_name": str(settings.parent),
+        "location_info": f"zolder:{settings.san_address}:{settings.parent}",
+        "thin_provisioning_support": settings.sparse,
+        "thick_provisioning_support": not settings.sparse,
+        "max_over_subscription_ratio": settings.max_over_subscription_ratio,
+        "QoS_support": False,
+        # Each initiator of a volume is opened and closed by itself, and the SAN's record says who is left.
+        "multiattach": True,
+        "online_extend_support": True,
+    }
+    return {
+        "volume_backend_name": settings.backend_name,
+        "vendor_name": "Zolder",
+        "driver_version": __version__,
+        "storage_protocol": constants.ISCSI,
+        "backend_state": pool["backend_state"],
+        "replication_enabled": False,
+        "pools": [common | pool],
+    }
+
+
+def _gib(size_bytes: int) -> float:
+    # Rounded down: the scheduler must not be promised what is not there.
+    return size_bytes * 100 // GIB / 100

@@ -1,0 +1,59 @@
+"""Opens the way to a back end's SAN and makes sure that the agent there can do what the driver needs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from zolder import __version__
+from zolder.api import Storage
+from zolder.cinder.settings import Settings
+from zolder.client.pool import Pool
+from zolder.client.remote import RemoteStorage
+from zolder.errors import VersionMismatch
+
+LOG = logging.getLogger(__name__)
+
+# What the driver asks of an agent beyond the protocol itself (zolder.wire.FEATURES).
+_NEEDED: Final = "lio"
+# Cinder asks for figures every minute (backend_stats_polling_interval); the next round shall not wait.
+_FIGURES_SECONDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class San:
+    """One SAN's storage: ``storage`` with the time that an operation has, ``soon`` with little patience."""
+
+    storage: Storage
+    soon: Storage
+
+
+def open_san(settings: Settings) -> San:
+    """Open a first channel, and keep the pool that it belongs to.
+
+    :raises Error: the SAN cannot be reached or used; the message says what to do.
+    """
+    route = settings.route
+    pool = Pool(route, min_channels=settings.min_channels, max_channels=settings.max_channels)
+    storage = RemoteStorage(pool, deadline_seconds=settings.deadline_seconds)
+    try:
+        welcome = storage.greet()
+        if _NEEDED not in welcome.features:
+            message = (
+                f"zolder-san {welcome.version} at {route.peer} lacks the feature {_NEEDED!r}, which this"
+                f" zolder {__version__} needs: upgrade zolder-san on the SAN."
+            )
+            raise VersionMismatch(message, missing=_NEEDED)
+    except BaseException:
+        pool.close()
+        raise
+    LOG.info(
+        "%s is zolder-san %s, identity %s, on ZFS %s; this is zolder %s",
+        route.peer,
+        welcome.version,
+        welcome.identity,
+        welcome.zfs_version,
+        __version__,
+    )
+    return San(storage, storage.with_deadline(min(_FIGURES_SECONDS, settings.deadline_seconds)))

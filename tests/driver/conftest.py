@@ -1,0 +1,103 @@
+"""A driver on the fake SAN, configured by a real cinder.conf, and Cinder's own objects without a database."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cinder import context, objects
+from cinder.volume import configuration
+from cinder.volume import driver as cinder_driver
+from oslo_config import cfg
+
+from zolder.api import Storage
+from zolder.cinder.driver import ZolderDriver
+from zolder.cinder.settings import append_options
+from zolder.cinder.storage import San
+from zolder.fake import FakeStorage
+from zolder.names import DatasetName
+
+objects.register_all()
+
+PARENT = DatasetName("data/volumes")
+SECTION = "zolder"
+Configure = Callable[[str], configuration.Configuration]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Iterator[Configure]:
+    """A function that reads the lines of a back end's section as cinder-volume does."""
+
+    def read(lines: str) -> configuration.Configuration:
+        path = tmp_path / f"cinder-{next(_numbers)}.conf"
+        path.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\nmy_ip = 192.0.2.99\n[{SECTION}]\n{lines}\n")
+        cfg.CONF([], project="cinder", default_config_files=[str(path)])
+        read_back = configuration.Configuration(cinder_driver.volume_opts, config_group=SECTION)
+        append_options(read_back)
+        return read_back
+
+    yield read
+    cfg.CONF.reset()
+
+
+@pytest.fixture
+def san() -> FakeStorage:
+    """The SAN in memory that the driver of a test works on."""
+    return FakeStorage((PARENT,), capacity_bytes=100 * 2**30)
+
+
+@pytest.fixture
+def make_driver(configure: Configure, san: FakeStorage) -> Callable[..., ZolderDriver]:
+    """A function that sets up a driver with the given lines in its section."""
+
+    def make(lines: str = "", *, storage: Storage = san) -> ZolderDriver:
+        driver = ZolderDriver(
+            configuration=configure(f"san_ip = 192.0.2.1\n{lines}"),
+            host="control@zolder",
+            connect=lambda _: San(storage, storage),
+        )
+        driver.do_setup(None)
+        driver.check_for_setup_error()
+        return driver
+
+    return make
+
+
+@pytest.fixture
+def driver(make_driver: Callable[..., ZolderDriver]) -> ZolderDriver:
+    """A driver with nothing but ``san_ip`` configured."""
+    return make_driver()
+
+
+def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: object) -> objects.Volume:
+    """Return a volume as Cinder's manager has it, attached to ``connectors``."""
+    attachments = [objects.VolumeAttachment(connector=connector) for connector in connectors]
+    values = {
+        "id": str(uuid.uuid4()),
+        "size": size,
+        "_name_id": None,
+        "provider_auth": None,
+        "provider_location": None,
+        "volume_attachment": objects.VolumeAttachmentList(objects=attachments),
+    }
+    return objects.Volume(context.get_admin_context(), **(values | fields))
+
+
+def new_snapshot(volume: objects.Volume) -> objects.Snapshot:
+    """Return a snapshot of a volume as Cinder's manager has it."""
+    return objects.Snapshot(
+        context.get_admin_context(),
+        id=str(uuid.uuid4()),
+        volume_id=volume.id,
+        volume=volume,
+        volume_size=volume.size,
+    )
+
+
+def connector_of(name: str) -> dict[str, str]:
+    """Return what os-brick says of a machine."""
+    return {"initiator": f"iqn.2004-10.org.example:{name}", "host": name, "ip": "192.0.2.50"}
