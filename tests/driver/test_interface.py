@@ -1,0 +1,79 @@
+"""The driver against Cinder's interface, in names and arguments: Cinder's own test compares neither."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from cinder.interface import util, volume_driver
+from cinder.volume import driver as cinder_driver
+
+from zolder.cinder.driver import ZolderDriver
+
+CORE = {
+    name: method
+    for name, method in vars(volume_driver.VolumeDriverCore).items()
+    if inspect.isfunction(method) and not name.startswith("_")
+}
+
+
+def arguments(method: object) -> list[str]:
+    """Return the names of a method's own arguments."""
+    signature = inspect.signature(method)  # type: ignore[arg-type]  # a function out of a class's dictionary
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+
+
+def test_cinder_finds_the_driver() -> None:
+    """It is registered as a volume driver, with what Cinder's documentation shows of it."""
+    found = [entry for entry in util.get_volume_drivers() if entry.cls is ZolderDriver]
+    assert [entry.class_fqn for entry in found] == ["zolder.cinder.driver.ZolderDriver"]
+    assert issubclass(ZolderDriver, volume_driver.VolumeDriverCore)
+
+
+@pytest.mark.parametrize("name", sorted(CORE))
+def test_every_core_method_takes_what_the_interface_gives(name: str) -> None:
+    """What has no default is given by position, the rest by name; some are attributes in Cinder itself."""
+    found = inspect.getattr_static(ZolderDriver, name)
+    if isinstance(found, property):
+        return
+    parameters = inspect.signature(CORE[name]).parameters
+    optional = {
+        arg: None for arg in arguments(CORE[name]) if parameters[arg].default is not inspect.Parameter.empty
+    }
+    needed = [arg for arg in arguments(CORE[name]) if arg not in optional]
+    inspect.signature(getattr(ZolderDriver, name)).bind(None, *needed, **optional)
+
+
+def test_what_is_overridden_has_the_base_classs_arguments() -> None:
+    """The manager calls some hooks by keyword, so the names count."""
+    for name, method in vars(ZolderDriver).items():
+        base = getattr(cinder_driver.VolumeDriver, name, None)
+        if inspect.isfunction(method) and base is not None and not name.startswith("__"):
+            assert arguments(method) == arguments(base), name
+
+
+def test_the_managers_own_calls_bind() -> None:
+    """As cinder/volume/manager.py of version 29 writes them."""
+    calls: list[tuple[str, tuple[object, ...], dict[str, object]]] = [
+        ("initialize_connection", ("volume", "connector"), {}),
+        ("terminate_connection", ("volume", "connector"), {"force": False}),
+        ("terminate_connection", ("volume", None), {"force": True}),
+        ("create_export", ("context", "volume", "connector"), {}),
+        ("remove_export", ("context", "volume"), {}),
+        ("ensure_export", ("context", "volume"), {}),
+        ("extend_volume", ("volume", 2), {}),
+        ("get_volume_stats", (), {"refresh": True}),
+    ]
+    for name, positional, keywords in calls:
+        inspect.signature(getattr(ZolderDriver, name)).bind(None, *positional, **keywords)
+
+
+def test_what_the_driver_does_not_do_it_does_not_pretend() -> None:
+    """A stub that lies loses data: what is not overridden is Cinder's own honest default."""
+    for name in ("migrate_volume", "retype", "manage_existing", "revert_to_snapshot", "failover_host"):
+        assert name not in vars(ZolderDriver)
+    assert ZolderDriver.SUPPORTS_ACTIVE_ACTIVE is False
