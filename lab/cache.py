@@ -1,0 +1,175 @@
+"""Where the lab keeps what was expensive, and how nothing half made is ever used.
+
+An entry is a folder `KIND-KEY`. It is made in a scratch folder beside it, flushed to disk and renamed, under
+a lock of its own name; so an entry that exists is whole, two builds share one result, and what a killed build
+left is removed by the next one. Entries are never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import DiskFull, LabError
+
+
+def default_root() -> Path:
+    """Return the user's cache folder for the lab."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "zolder"
+
+
+def content_key(*parts: object) -> str:
+    """Return a short key for parts that `json` can write."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tree_digest(*paths: Path) -> str:
+    """Return a digest over names, modes and content of files and folders."""
+    digest = hashlib.sha256()
+    for top in paths:
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for path in files:
+            if "__pycache__" in path.parts or not path.is_file():
+                continue
+            name = path.relative_to(top) if path != top else path.name
+            executable = bool(path.stat().st_mode & 0o100)
+            digest.update(f"{name}\0{executable}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Cache:
+    """The cache folder of one user."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Use a folder, by default the user's own; it is made when something is put into it."""
+        self.root = root or default_root()
+
+    @property
+    def logs(self) -> Path:
+        """The folder of build logs."""
+        return self.root / "logs"
+
+    def run_folder(self, lab_name: str) -> Path:
+        """Return the folder for the state of a running lab."""
+        return self.root / "run" / lab_name
+
+    def entry(self, kind: str, key: str) -> Path:
+        """Return where an entry is, or would be."""
+        return self.root / f"{kind}-{key}"
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """Return an entry if it is there; it is then whole."""
+        path = self.entry(kind, key)
+        return path if path.is_dir() else None
+
+    def ensure(self, kind: str, key: str, make: Callable[[Path], None], *, needs_bytes: int = 0) -> Path:
+        """Return an entry, made first if it is absent.
+
+        :param make: fills the empty folder that it is given.
+        :param needs_bytes: what making it takes on disk at most.
+        :raises DiskFull: when there is no room, before or during making.
+        """
+        if found := self.find(kind, key):
+            return found
+        with self.locked(f"{kind}-{key}"):
+            if found := self.find(kind, key):  # another build made it while we waited
+                return found
+            final = self.entry(kind, key)
+            scratch = final.with_name(f".making-{final.name}")
+            if scratch.exists():  # of a build that was killed: we hold its lock
+                shutil.rmtree(scratch)
+            self.require_free(needs_bytes)
+            scratch.mkdir()
+            try:
+                make(scratch)
+                flush(scratch)
+                scratch.rename(final)
+            except OSError as err:
+                if err.errno == errno.ENOSPC:
+                    raise DiskFull(f"no space left in {self.root}; free some and start again") from err
+                raise
+            finally:
+                if scratch.exists():
+                    shutil.rmtree(scratch)
+            return final
+
+    def require_free(self, needs_bytes: int) -> None:
+        """Refuse early what cannot fit.
+
+        :raises DiskFull: when fewer bytes are free.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if free < needs_bytes:
+            raise DiskFull(
+                f"{self.root} has {free / 2**30:.1f} GiB free and {needs_bytes / 2**30:.1f} GiB are needed; "
+                "free some, or set XDG_CACHE_HOME to a larger file system"
+            )
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold a lock that is freed by the kernel even when we are killed."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def prune(self, keep: set[Path]) -> list[Path]:
+        """Remove entries that are neither to be kept nor used by a running lab, and return them."""
+        kept = {path.name for path in keep}
+        for state in self.root.glob("run/*/state.json"):
+            kept.update(Path(path).name for path in read_json(state).get("entries", []))
+        removed = []
+        for path in sorted(self.root.iterdir()):
+            if (
+                path.is_dir()
+                and path.name.startswith(("rootfs-", "image-", "golden-"))
+                and path.name not in kept
+            ):
+                shutil.rmtree(path)
+                removed.append(path)
+        return removed
+
+
+def flush(folder: Path) -> None:
+    """Bring a folder's content to the disk, so that a rename never outlives what it names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # One call for the whole file system: an image tree has 20,000 files.
+        os.sync()
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object.
+
+    :raises LabError: when it is something else.
+    """
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise LabError(f"{path} is not the lab's; remove it and start again")
+    return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that a reader sees the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("w") as file:
+        json.dump(value, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)

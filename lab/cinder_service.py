@@ -1,0 +1,60 @@
+"""Cinder in one process: API, scheduler and volume service, no broker: `python -m lab.cinder_service CONFIG`.
+
+It is what `cinder-api`, `cinder-scheduler` and `cinder-volume` do (cinder/cmd/*.py), under one launcher: the
+transport `fake:/` carries their calls inside the process. Nothing here is for the product.
+"""
+
+# ruff: noqa: E402 - what is patched must be patched before anything is imported that uses it
+
+from cinder import monkey_patch
+
+monkey_patch.patch()
+
+import shlex
+import sys
+import threading
+
+import os_brick
+from cinder import coordination, i18n, objects, rpc, service, utils, version
+from cinder.common import config, constants
+from cinder.db import migration
+from oslo_config import cfg
+from oslo_log import log
+from oslo_privsep import priv_context
+from oslo_service import service as oslo_service
+
+CONF = cfg.CONF
+BACKEND = "zolder"
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    i18n.enable_lazy()
+    objects.register_all()
+    CONF(["--config-file", sys.argv[1]], project="cinder", version=version.version_string())
+    config.set_middleware_defaults()
+    log.setup(CONF, "cinder")
+    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    os_brick.setup(CONF)
+    migration.db_sync()
+    coordination.COORDINATOR.start()
+    rpc.init(CONF)
+
+    launcher = oslo_service.ServiceLauncher(CONF)
+    launcher.launch_service(service.WSGIService("osapi_volume"))
+    scheduler = service.Service.create(binary=constants.SCHEDULER_BINARY)
+    # Its start waits for the first report of a back end, which the volume service below sends.
+    threading.Thread(target=launcher.launch_service, args=(scheduler,), daemon=True).start()
+    launcher.launch_service(
+        service.Service.create(
+            host=f"{CONF.host}@{BACKEND}",
+            service_name=BACKEND,
+            binary=constants.VOLUME_BINARY,
+            coordination=True,
+        )
+    )
+    launcher.wait()
+
+
+if __name__ == "__main__":
+    main()

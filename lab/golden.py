@@ -1,0 +1,139 @@
+"""The golden state: both guests booted, zpools made, all at rest, saved with their memory.
+
+It is made once for each root image, set of devices, QEMU and accelerator. A lab copies its disks and loads the
+saved state out of the copies; the golden files themselves are never opened for writing again.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.accelerator import choose_accelerator
+from lab.build import Image
+from lab.cache import Cache, content_key
+from lab.keys import known_hosts
+from lab.machine import BOOT_SECONDS, Machine, Place
+from lab.packages import qemu_version
+from lab.ports import free_ports
+from lab.progress import Progress
+from lab.qemu import SAN, SPECS, Hardware, device_key, make_disks
+from lab.qmp import Qmp
+
+TAG = "golden"
+NEEDS_BYTES = 3 * 2**30
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A saved state in the cache, and what it was made with."""
+
+    folder: Path
+    hardware: Hardware
+
+
+def golden_key(image: Image, accelerator: str, qemu: str) -> str:
+    """Return the key of the state that these would give."""
+    return content_key(image.key, accelerator, qemu, device_key())
+
+
+def find_golden(cache: Cache, image: Image) -> Golden | None:
+    """Return the golden state for an image, if it has been made."""
+    qemu = qemu_version()
+    accelerator = choose_accelerator(cache, image.folder, qemu)
+    folder = cache.find("golden", golden_key(image, accelerator, qemu))
+    return Golden(folder, Hardware(image.folder, accelerator)) if folder else None
+
+
+def ensure_golden(cache: Cache, image: Image, progress: Progress) -> Golden:
+    """Return the golden state for an image, made if it is missing."""
+    qemu = qemu_version()
+    accelerator = choose_accelerator(cache, image.folder, qemu)
+
+    def make(folder: Path) -> None:
+        with progress.step("first boot and zpools"):
+            make_golden(folder, image, accelerator)
+
+    key = golden_key(image, accelerator, qemu)
+    folder = cache.ensure("golden", key, make, needs_bytes=NEEDS_BYTES)
+    return Golden(folder, Hardware(image.folder, accelerator))
+
+
+def make_golden(folder: Path, image: Image, accelerator: str) -> None:
+    """Boot both guests from fresh disks, make the zpools, and save both."""
+    hardware = Hardware(image.folder, accelerator, no_reboot=True)
+    ports = free_ports([spec.name for spec in SPECS])
+    hosts = folder / "known_hosts"
+    hosts.write_text(known_hosts(image.keys, ports))
+    machines = []
+    for spec in SPECS:
+        place = Place(folder / spec.name, folder, image.keys, hosts)
+        place.folder.mkdir()
+        make_disks(spec, place.folder, image.folder)
+        machines.append(Machine(spec, place, hardware, ports[spec.name], None))
+    try:
+        with ThreadPoolExecutor(max_workers=len(machines)) as workers:
+            list(workers.map(prepare, machines))
+        save(machines)
+    finally:
+        for machine in machines:
+            machine.power_off_hard()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".qcow2" or path.is_socket():
+            path.unlink()
+
+
+def prepare(machine: Machine) -> None:
+    """Bring one guest to the state that is worth saving."""
+    machine.start()
+    machine.wait_until_ready(BOOT_SECONDS, booting=True)
+    if machine.name == SAN.name:
+        machine.succeed("/usr/local/lib/zolder-lab/make-zpools", timeout_seconds=300)
+    # What the first commands of every test would otherwise read from disk, one after the other.
+    machine.succeed(f"/usr/local/lib/zolder-lab/settle {machine.name}", timeout_seconds=300)
+
+
+def save(machines: list[Machine]) -> None:
+    """Save all machines at one moment, so that they agree about each other."""
+    for machine in machines:
+        machine.remote.close()
+    connections = [machine.qmp() for machine in machines]
+    for connection in connections:
+        connection.execute("stop")
+    for machine, connection in zip(machines, connections, strict=True):
+        nodes = node_names(machine)
+        connection.run_job("snapshot-save", "save", tag=TAG, vmstate=nodes[0], devices=nodes)
+        connection.execute("quit")
+        connection.close()
+        if machine.process is not None:
+            machine.process.wait()
+
+
+def restore(machines: list[Machine]) -> None:
+    """Load the golden state into running machines, at one moment: all stop, all load, all go on.
+
+    :raises LabError: when a machine refuses it.
+    """
+
+    def load(pair: tuple[Machine, Qmp]) -> None:
+        machine, connection = pair
+        nodes = node_names(machine)
+        connection.run_job("snapshot-load", "load", tag=TAG, vmstate=nodes[0], devices=nodes)
+
+    pairs = [(machine, machine.qmp()) for machine in machines]
+    try:
+        for _, connection in pairs:
+            connection.execute("stop")
+        with ThreadPoolExecutor(max_workers=len(pairs)) as workers:
+            list(workers.map(load, pairs))
+        for _, connection in pairs:
+            connection.execute("cont")
+    finally:
+        for _, connection in pairs:
+            connection.close()
+
+
+def node_names(machine: Machine) -> list[str]:
+    """Return QEMU's names of a machine's disks; the first also holds the memory."""
+    return ["root", *(disk.name for disk in machine.spec.disks)]
