@@ -7,12 +7,15 @@ is found again after the client's options have changed. The caller holds the zvo
 
 from __future__ import annotations
 
-from zolder.model import Change, Chap, Export, Zvol
+from typing import Final
+
+from zolder.model import Change, Chap, Export
 from zolder.names import (
     DatasetName,
     InitiatorName,
     Portal,
     TargetPrefix,
+    VolumeId,
     ZvolName,
     target_name,
     unit_serial,
@@ -20,78 +23,86 @@ from zolder.names import (
 )
 from zolder.san.device import open_zvol
 from zolder.san.lio import Lio
-from zolder.san.operation import Operation
 from zolder.san.policy import Policy
 
 # A zvol's node comes some milliseconds after the zvol, seconds on a machine under load.
-DEVICE_SECONDS = 20
-_LUN = 0
+DEVICE_SECONDS: Final = 20
+_LUN: Final = 0
 
 
-class Exports:
-    """The exports that one identity may make and close."""
+class ZvolExport:
+    """The export that one zvol has or may have."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Use the kernel's targets."""
+    def __init__(self, policy: Policy, parent: DatasetName, zvol: ZvolName) -> None:
+        """Name it; nothing is looked at yet."""
         self._prefixes = policy.target_prefixes
+        self._zvol = zvol
+        self._dataset = zvol_dataset(parent, zvol)
+        self._backstore = _backstore(parent, zvol)
         self._lio = Lio()
 
     def ensure(
         self,
-        zvol: Zvol,
+        volume_id: VolumeId,
         initiator: InitiatorName,
+        *,
         prefix: TargetPrefix,
         portals: tuple[Portal, ...],
         chap: Chap | None,
-        operation: Operation,
+        seconds: float,
     ) -> Change[Export]:
-        """Export a zvol to an initiator beside those that reach it already."""
-        target = target_name(prefix, zvol.name)
-        seconds = min(DEVICE_SECONDS, operation.remaining_seconds)
-        with open_zvol(zvol_dataset(zvol.parent, zvol.name), timeout_seconds=seconds) as device:
+        """Open it to an initiator beside those that reach it already.
+
+        :param seconds: the longest wait for the zvol's device node.
+        :raises AlreadyExists: a target of that name is somebody else's.
+        :raises Busy: the device is claimed by somebody else.
+        """
+        target = target_name(prefix, self._zvol)
+        with open_zvol(self._dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
             changed = self._lio.ensure_export(
                 target,
-                backstore=_backstore(zvol.parent, zvol.name),
+                backstore=self._backstore,
                 device=device.path,
-                serial=unit_serial(zvol.volume_id),
+                serial=unit_serial(volume_id),
                 portals=portals,
                 initiator=initiator,
                 chap=chap,
             )
-        return Change(changed, Export(zvol.name, target, portals, _LUN, self._lio.initiators_of(target)))
+        initiators = self._lio.initiators_of(target)
+        return Change(changed, Export(self._zvol, target, portals, _LUN, initiators))
 
-    def withdraw(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName
-    ) -> Change[tuple[InitiatorName, ...]]:
-        """Close a zvol to one initiator; its target goes with the last."""
-        backstore = _backstore(parent, zvol)
+    def withdraw(self, initiator: InitiatorName) -> Change[tuple[InitiatorName, ...]]:
+        """Close it to one initiator; the target goes with the last."""
         changed, remaining = False, set[InitiatorName]()
         for prefix in self._prefixes:
             removed, left = self._lio.remove_initiator(
-                target_name(prefix, zvol), backstore=backstore, initiator=initiator
+                target_name(prefix, self._zvol), backstore=self._backstore, initiator=initiator
             )
             changed |= removed
             remaining.update(left)
         return Change(changed, tuple(sorted(remaining)))
 
-    def withdraw_all(self, parent: DatasetName, zvol: ZvolName) -> bool:
-        """Close a zvol to everybody; return whether it was open at all."""
-        backstore = _backstore(parent, zvol)
+    def withdraw_all(self) -> bool:
+        """Close it to everybody; return whether it was there at all."""
         removed = [
-            self._lio.remove_export(target_name(prefix, zvol), backstore=backstore)
+            self._lio.remove_export(target_name(prefix, self._zvol), backstore=self._backstore)
             for prefix in self._prefixes
         ]
         return any(removed)
 
-    def list(self, parent: DatasetName) -> tuple[Export, ...]:
-        """Return the exports of a parent's zvols, sorted by zvol."""
-        found = []
-        for prefix in self._prefixes:
-            for export in self._lio.list_exports(prefix):
-                zvol = ZvolName(export.target.removeprefix(prefix))
-                if export.backstore == _backstore(parent, zvol):
-                    found.append(Export(zvol, export.target, export.portals, _LUN, export.initiators))
-        return tuple(sorted(found, key=lambda export: export.zvol))
+
+def list_exports(policy: Policy, parent: DatasetName) -> tuple[Export, ...]:
+    """Return the exports of a parent's zvols, sorted by zvol; the cost grows with all targets."""
+    found = []
+    lio = Lio()
+    for prefix in policy.target_prefixes:
+        for export in lio.list_exports(prefix):
+            # What others export under our prefix has no backstore named after a zvol of this parent.
+            ours = parent.replace("/", ":") + ":"
+            if export.backstore == ours + export.target.removeprefix(prefix):
+                zvol = ZvolName(export.backstore.removeprefix(ours))
+                found.append(Export(zvol, export.target, export.portals, _LUN, export.initiators))
+    return tuple(sorted(found, key=lambda export: export.zvol))
 
 
 def _backstore(parent: DatasetName, zvol: ZvolName) -> str:

@@ -17,7 +17,7 @@ from zolder.model import Zvol
 from zolder.names import zvol_dataset
 from zolder.san.lzc import ZfsError
 from zolder.san.programs import Properties
-from zolder.san.zpool import SNAPSHOT_MARK, VOLUME_MARK, Zpool, local, number, refuse_foreign, text
+from zolder.san.zpool import SNAPSHOT, SNAPSHOT_MARK, VOLUME_MARK, Zpool, local, number, refuse_foreign, text
 from zolder.san.zvols import shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def take_snapshot(zpool: Zpool, name: str) -> bool:
             zpool.explain(err)
     else:
         return True
-    found = zpool.look(name).get(name)
+    found = zpool.look({name: SNAPSHOT}).get(name)
     if found is None or local(found, SNAPSHOT_MARK, name) is None:
         message = f"{name} exists and was not made by Zolder"
         raise AlreadyExists(message)
@@ -51,7 +51,7 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
 
     :raises NotPermitted: a snapshot of that name is not ours.
     """
-    found = zpool.look(name).get(name)
+    found = zpool.look({name: SNAPSHOT}).get(name)
     if found is None:
         return False
     if local(found, SNAPSHOT_MARK, name) is None:
@@ -65,13 +65,14 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
 def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None:
     """Clone a snapshot of ours to a zvol of the wanted size and reservation, or leave nothing.
 
-    :param found: what a look has shown of ``wanted.origin``.
-    :raises NotFound: the snapshot is proven absent.
+    :param found: what a glance has shown of ``wanted.origin``.
+    :raises NotFound: the snapshot is proven absent, or deleted to its clients.
     :raises InvalidRequest: the clone would be smaller than its origin.
     :raises NoSpace: a thick clone does not fit.
     """
     origin = str(wanted.origin)
     if found is None or _is_deferred(found):
+        zpool.prove()
         message = f"{origin} does not exist"
         raise NotFound(message)
     if local(found, SNAPSHOT_MARK, origin) is None:
@@ -79,11 +80,12 @@ def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None
     _clone(zpool, number(found, "volsize"), wanted)
 
 
-def clone_zvol(zpool: Zpool, source: Zvol, wanted: Zvol) -> None:
-    """Clone a zvol as it is now, through a snapshot of our own that goes with the clone, or leave nothing.
+def clone_zvol(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
+    """Clone a zvol of ours as it is now, through a snapshot that goes with the clone, or leave nothing.
 
     The caller holds the source's lock too, so its size cannot change meanwhile.
 
+    :param volsize_bytes: the source's size.
     :param wanted: its origin is the name that the snapshot gets.
     :raises InvalidRequest: the clone would be smaller than its source.
     :raises NoSpace: a thick clone does not fit.
@@ -92,7 +94,7 @@ def clone_zvol(zpool: Zpool, source: Zvol, wanted: Zvol) -> None:
     with ExitStack() as undo:
         take_snapshot(zpool, origin)
         undo.callback(_undo, zpool.library.destroy_snapshot, origin)
-        _clone(zpool, source.volsize_bytes, wanted)
+        _clone(zpool, volsize_bytes, wanted)
         undo.pop_all()
     _destroy(zpool, origin)
 

@@ -28,15 +28,15 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.san import lzc
-from zolder.san.exports import Exports
+from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.index import Index
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.parents import Site, recorded_guid
 from zolder.san.policy import Policy
 from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
-from zolder.san.zpool import Zpool, find_mark, number, zvol_in
-from zolder.san.zvols import create_zvol, destroy_zvol, find_zvol, get_zvol, require_zvol, shape_zvol
+from zolder.san.zpool import OWNERSHIP, SNAPSHOT, ZVOL, Zpool, find_mark, number, require_ours, zvol_in
+from zolder.san.zvols import create_zvol, destroy_zvol, find_zvol, get_zvol, owner_of, shape_zvol
 
 _VERSION: Final = Path("/sys/module/zfs/version")
 
@@ -58,7 +58,7 @@ class ZfsStorage(Storage):
         self._operation = operation
         self._site = site or Site()
         self._locks = Locks(self._site.run)
-        self._exports = Exports(policy)
+        self._policy = policy
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         """See ``Storage``; the first call for a parent is its set-up and records its guid."""
@@ -112,17 +112,21 @@ class ZfsStorage(Storage):
         else:
             origin = snapshot_dataset(parent, source, snapshot)
         wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin)
-        datasets = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
-        with self._locks.hold(self._operation, *datasets):
+        clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
+        with self._locks.hold(self._operation, clone_dataset, source_dataset):
             zpool = Zpool(self._site, parent)
-            found = zpool.look(*datasets, origin)
-            existing, source_zvol = zvol_in(found, parent, zvol), zvol_in(found, parent, source)
+            needed = {source_dataset: OWNERSHIP} if snapshot is None else {origin: SNAPSHOT}
+            found = zpool.glance({clone_dataset: ZVOL, **needed})
+            existing = zvol_in(found, parent, zvol)
             if existing is not None:
                 self._complete_clone(zpool, existing, wanted)
-            elif snapshot is None:
-                clone_zvol(zpool, require_zvol(source_zvol, zpool, source), wanted)
-            else:
+            elif snapshot is not None:
                 clone_snapshot(zpool, found.get(origin), wanted)
+            else:
+                if source_dataset not in found:
+                    zpool.prove()
+                require_ours(found, source_dataset)
+                clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
             self._index(parent).put(zvol, volsize_bytes)
         return Change(existing is None, wanted)
 
@@ -143,7 +147,7 @@ class ZfsStorage(Storage):
         with self._changing(parent, zvol) as zpool:
             found = find_zvol(zpool, zvol)
             if found is not None:
-                self._exports.withdraw_all(parent, zvol)
+                self._export(parent, zvol).withdraw_all()
                 destroy_zvol(zpool, zvol_dataset(parent, zvol), self._operation)
                 if found.origin and found.origin.endswith(f"@{clone_origin_leaf(found.volume_id)}"):
                     remove_snapshot(zpool, found.origin)  # left where the clone was cut short
@@ -155,7 +159,7 @@ class ZfsStorage(Storage):
     ) -> Change[ZvolSnapshot]:
         """See ``Storage``."""
         with self._changing(parent, zvol) as zpool:
-            get_zvol(zpool, zvol)
+            owner_of(zpool, zvol)
             changed = take_snapshot(zpool, snapshot_dataset(parent, zvol, snapshot))
         return Change(changed, ZvolSnapshot(parent, zvol, snapshot))
 
@@ -177,21 +181,29 @@ class ZfsStorage(Storage):
     ) -> Change[Export]:
         """See ``Storage``."""
         with self._changing(parent, zvol) as zpool:
-            found = get_zvol(zpool, zvol)
-            return self._exports.ensure(found, initiator, prefix, portals, chap, self._operation)
+            volume_id = owner_of(zpool, zvol)
+            return self._export(parent, zvol).ensure(
+                volume_id,
+                initiator,
+                prefix=prefix,
+                portals=portals,
+                chap=chap,
+                seconds=self._operation.remaining_seconds,
+            )
 
     def withdraw_zvol(
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
     ) -> Change[tuple[InitiatorName, ...]]:
         """See ``Storage``; needs no zpool: a target is closed whatever became of its zvol."""
         with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
+            export = self._export(parent, zvol)
             if initiator is None:
-                return Change(self._exports.withdraw_all(parent, zvol), ())
-            return self._exports.withdraw(parent, zvol, initiator)
+                return Change(export.withdraw_all(), ())
+            return export.withdraw(initiator)
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Storage``."""
-        return self._exports.list(parent)
+        return list_exports(self._policy, parent)
 
     def _complete_clone(self, zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
         """Finish what an earlier attempt at the same clone may have left undone."""
@@ -211,6 +223,9 @@ class ZfsStorage(Storage):
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
         with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
             yield Zpool(self._site, parent)
+
+    def _export(self, parent: DatasetName, zvol: ZvolName) -> ZvolExport:
+        return ZvolExport(self._policy, parent, zvol)
 
     def _index(self, parent: DatasetName) -> Index:
         return Index(self._site.run, parent, recorded_guid(self._site, parent))

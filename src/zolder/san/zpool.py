@@ -1,14 +1,14 @@
 """ZFS as one request sees it: what is there, whose it is, and what the kernel's errors mean.
 
 Between the storage verbs and the two modules that speak to ZFS. A dataset is ours only by a mark that is
-``local``: snapshots, children and received copies inherit user properties. Every look takes in the parent
-too, so that "absent" is always proven (zolder.san.parents).
+``local``: snapshots, children and received copies inherit user properties. "Absent" is said only after the
+parent has been proven to be the one that was set up (zolder.san.parents).
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -23,10 +23,11 @@ from zolder.san.programs import Properties
 
 VOLUME_MARK: Final = "zolder:volume"
 SNAPSHOT_MARK: Final = "zolder:snapshot"
-_PROPERTIES: Final = (
-    "guid", "type", "volsize", "refreservation", "origin", "defer_destroy", "used", "available",
-    VOLUME_MARK, SNAPSHOT_MARK,
-)  # fmt: skip
+# What must be known of a zvol to say whose it is; volsize is what only zvols have.
+OWNERSHIP: Final = ("volsize", VOLUME_MARK)
+ZVOL: Final = (*OWNERSHIP, "refreservation", "origin")
+SNAPSHOT: Final = ("volsize", "defer_destroy", SNAPSHOT_MARK)
+_PARENT: Final = ("guid", "used", "available")
 
 
 class Zpool:
@@ -42,31 +43,43 @@ class Zpool:
         self.parent = parent
         self.library = lzc.library()
 
-    def look(self, *datasets: str) -> dict[str, Properties]:
-        """Return the properties of those datasets that exist; what is missing is proven absent.
+    def look(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
+        """Return the wanted properties of those datasets that exist; what is missing is proven absent.
+
+        :raises PoolUnavailable: something is missing and the parent is not the one that was set up.
+        """
+        found = self.glance(wanted)
+        if found.keys() != wanted.keys():
+            self.prove()
+        return found
+
+    def glance(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
+        """Return the same without the proof: what is missing here may only be out of sight."""
+        with self._explained():
+            return programs.read(self.library, self.parent.zpool, wanted)
+
+    def prove(self) -> None:
+        """Make sure that what this zpool calls absent is absent.
 
         :raises PoolUnavailable: the parent is not the one that was set up.
         """
-        with self._explained():
-            found = programs.read(self.library, self.parent.zpool, [self.parent, *datasets], _PROPERTIES)
+        found = self.glance({self.parent: ("guid",)})
         require_recorded(self._site, self.parent, _guid(found.get(self.parent)))
-        return found
 
     def set_up(self) -> Properties:
         """Return the parent's own properties, and record its guid the first time.
 
         :raises NotFound: the zpool has no such dataset and never had.
         """
-        with self._explained():
-            found = programs.read(self.library, self.parent.zpool, [self.parent], _PROPERTIES)
+        found = self.glance({self.parent: _PARENT})
         record_parent(self._site, self.parent, _guid(found.get(self.parent)))
         return found[self.parent]
 
     def children(self) -> Mapping[str, Properties]:
         """Return all datasets directly below the parent."""
-        self.look()
+        self.prove()
         with self._explained():
-            return programs.list_children(self.library, self.parent.zpool, self.parent, _PROPERTIES)
+            return programs.list_children(self.library, self.parent.zpool, self.parent, ZVOL)
 
     def clones(self, dataset: str) -> Mapping[str, list[str]]:
         """Return the snapshots of a zvol, each with its clones."""
@@ -85,11 +98,11 @@ class Zpool:
         if error.errno == lzc.SUSPENDED_ERRNO:
             return PoolSuspended(f"zpool {self.parent.zpool} has suspended its I/O", zpool=self.parent.zpool)
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            available = number(self.look()[self.parent], "available")
+            available = number(self.glance({self.parent: ("available",)})[self.parent], "available")
             message = f"{error.filename}: {needed_bytes} bytes are needed and {available} available"
             return NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
         if error.errno == errno.ENOENT:
-            self.look()  # proves the parent, or raises
+            self.prove()
             return NotFound(f"{error.filename} does not exist", dataset=str(error.filename))
         message = f"ZFS refused {error.filename}: {error.strerror}"
         return BackendError(message, errno=error.errno or 0)
@@ -122,6 +135,21 @@ def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName
         sparse=number(properties, "refreservation") == 0,
         origin=text(properties, "origin"),
     )
+
+
+def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
+    """Return the volume that a zvol, seen in a look, is marked with.
+
+    :raises NotFound: the look proved it absent.
+    :raises NotPermitted: it bears no mark of ours, or is no zvol.
+    """
+    if dataset not in found:
+        message = f"{dataset} does not exist"
+        raise NotFound(message)
+    mark = find_mark(dataset, found[dataset])
+    if mark is None:
+        refuse_foreign(dataset)
+    return mark
 
 
 def find_mark(dataset: str, found: Properties) -> VolumeId | None:

@@ -11,12 +11,12 @@ from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
-from zolder.names import ZvolName, zvol_dataset
+from zolder.names import VolumeId, ZvolName, zvol_dataset
 from zolder.san import zfs
 from zolder.san.holders import holders_of
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
-from zolder.san.zpool import VOLUME_MARK, Zpool, zvol_in
+from zolder.san.zpool import OWNERSHIP, VOLUME_MARK, ZVOL, Zpool, require_ours, zvol_in
 
 # How long a destroy waits for whoever holds the zvol: udev and a closing session let go within this.
 BUSY_SECONDS: Final = 10
@@ -27,7 +27,7 @@ def find_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol | None:
 
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    return zvol_in(zpool.look(zvol_dataset(zpool.parent, zvol)), zpool.parent, zvol)
+    return zvol_in(zpool.look({zvol_dataset(zpool.parent, zvol): ZVOL}), zpool.parent, zvol)
 
 
 def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
@@ -36,18 +36,21 @@ def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
     :raises NotFound: it is proven absent.
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    return require_zvol(find_zvol(zpool, zvol), zpool, zvol)
-
-
-def require_zvol(found: Zvol | None, zpool: Zpool, zvol: ZvolName) -> Zvol:
-    """Return a zvol that was looked for.
-
-    :raises NotFound: it was proven absent.
-    """
+    found = find_zvol(zpool, zvol)
     if found is None:
         message = f"{zvol_dataset(zpool.parent, zvol)} does not exist"
         raise NotFound(message)
     return found
+
+
+def owner_of(zpool: Zpool, zvol: ZvolName) -> VolumeId:
+    """Return the volume that a zvol of ours is, with the least that must be asked for it.
+
+    :raises NotFound: it is proven absent.
+    :raises NotPermitted: a dataset of that name lacks our mark.
+    """
+    dataset = zvol_dataset(zpool.parent, zvol)
+    return require_ours(zpool.look({dataset: OWNERSHIP}), dataset)
 
 
 def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
