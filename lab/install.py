@@ -29,12 +29,12 @@ CONFIGURATION = """\
 [identity.lab]
 parents = ["data/volumes", "fast/volumes"]
 portals = ["192.168.77.1:3260"]
-target_prefix = "iqn.2010-10.org.openstack:"
+target_prefixes = ["iqn.2010-10.org.openstack:"]
 
 [identity.other]
 parents = ["data/other"]
 portals = ["192.168.77.1:3260"]
-target_prefix = "iqn.2010-10.org.openstack.other:"
+target_prefixes = ["iqn.2010-10.org.openstack.other:"]
 """
 
 # The archive is unpacked beside the old tree, and a symbolic link is renamed over the old one, so nobody ever
