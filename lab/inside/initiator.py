@@ -39,14 +39,17 @@ def properties() -> dict[str, Any]:
 
 
 def connect(connection: dict[str, Any]) -> str:
-    """Attach a volume and return its device."""
-    device: str = os.path.realpath(_brick(connection).connect_volume(connection["data"])["path"])
+    """Attach a volume and return its device.
+
+    :param connection: the connection_info of a Cinder attachment; here and below.
+    """
+    device: str = os.path.realpath(_brick(connection).connect_volume(connection)["path"])
     return device
 
 
 def grow(connection: dict[str, Any]) -> int:
     """Have the initiator look again at a volume's size, and return it in bytes."""
-    size: int = _brick(connection).extend_volume(connection["data"])
+    size: int = _brick(connection).extend_volume(connection)
     return size
 
 
@@ -54,7 +57,7 @@ def disconnect(connection: dict[str, Any], device: str) -> None:
     """Detach a volume; what is mounted from it is unmounted first."""
     if _mount_point(device).is_mount():
         _run("umount", str(_mount_point(device)))
-    _brick(connection).disconnect_volume(connection["data"], {"type": "block", "path": device})
+    _brick(connection).disconnect_volume(connection, {"type": "block", "path": device})
 
 
 def make_file_system(device: str) -> None:
