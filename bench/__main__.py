@@ -6,6 +6,7 @@ Exits 1 where the driver misses its bars. KEEP=1 leaves the lab up.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from contextlib import ExitStack, closing
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="how often each step is measured (at least 6)")
     rounds = max(6, parser.parse_args(argv).rounds)
-    lab = Lab("bench")
+    lab = Lab(os.environ.get("ZOLDER_LAB") or "bench")
     try:
         lab.up()
         results = measure(lab, rounds)
@@ -56,7 +57,7 @@ def measure(lab: Lab, rounds: int) -> Results:
     results = Results()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zolder-bench-")))
-        runner = stack.enter_context(Runner(lab))
+        runner = stack.enter_context(closing(Runner(lab)))
         draft = stack.enter_context(closing(DraftWay(lab, runner)))
         driver = stack.enter_context(closing(DriverWay(lab, runner, folder)))
         ways: list[Way] = [LocalWay("library", runner), LocalWay("command", runner), draft, driver]

@@ -1,21 +1,20 @@
-"""Runs in the SAN: does one step for each line of standard input, and says how long it took.
+"""Runs in the SAN: does one step when asked, and says how long it took there.
 
-A line is a JSON object with ``way``, ``verb`` and ``dataset``; the answer has ``ms``, ``requests`` (none goes
-over a wire here) and ``processes``. Started by bench.ways.Runner with zolder on its path.
+Started by bench.ways.Runner, with zolder on its path and answering.py and commands.py beside it.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-# Beside this script when it runs in the SAN.
-from commands import zfs_commands  # type: ignore[import-not-found]  # bench.commands, by another name there
+from answering import answer_all  # type: ignore[import-not-found]  # lab/inside/answering.py
+from commands import zfs_commands  # type: ignore[import-not-found]  # bench/commands.py
 
+from zolder.model import Chap
 from zolder.names import InitiatorName, Portal
 from zolder.san.device import open_zvol
 from zolder.san.lio import Lio
@@ -24,24 +23,17 @@ from zolder.san.lzc import ZfsError, library
 SIZE_BYTES = 2**30
 PREFIX = "iqn.2010-10.org.openstack.bench:"
 PORTALS = (Portal("192.168.77.1:3260"),)
+# The driver's exports have a secret, so these have one too.
+CHAP = Chap("bench", "0123456789abcdef")
 INITIATOR = InitiatorName("iqn.2004-10.org.zolder:compute")
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(answer(**request)), flush=True)
-
-
-def answer(verb: str, way: str = "", dataset: str = "") -> dict[str, float]:
-    """Do what one line asks for, and return what it cost."""
+def do(way: str, step: str, dataset: str) -> dict[str, float]:
+    """Do one step in one way, and return what it cost; no request goes over a wire here."""
+    act = {"library": by_library, "command": by_command}[way]
     before = count_processes()
-    if verb == "processes":
-        return {"processes": before}
-    do = {"library": by_library, "command": by_command}[way]
     started = time.perf_counter()
-    do(verb, dataset)
+    act(step, dataset)
     ms = (time.perf_counter() - started) * 1000
     return {"ms": ms, "requests": 0, "processes": count_processes() - before}
 
@@ -97,7 +89,7 @@ def export(dataset: str) -> None:
             serial=dataset.rpartition("/")[2],
             portals=PORTALS,
             initiator=INITIATOR,
-            chap=None,
+            chap=CHAP,
         )
 
 
@@ -126,4 +118,4 @@ def backstore(dataset: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    answer_all(do, count_processes)

@@ -6,23 +6,21 @@ goes over ssh. Processes are counted by the SAN's kernel.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
-from lab import Lab, LabError
+from lab import Lab
+from lab.conversation import Conversation
 from lab.install import PLACE
 
 PARENT: Final = "data/volumes"
 SIZE_GIB: Final = 1
-# What runs in the SAN, and where it is put.
-SCRIPTS: Final = ("runner.py", "commands.py")
-SCRIPT_FOLDER: Final = "/run/zolder-bench"
+# What runs in the SAN.
+SCRIPTS: Final = [Path(__file__).with_name("runner.py"), Path(__file__).with_name("commands.py")]
 
 
 @dataclass(frozen=True)
@@ -48,40 +46,20 @@ class Runner:
     """A process in the SAN that does steps on command, so that no ssh is in their time."""
 
     def __init__(self, lab: Lab) -> None:
-        """Start it; it ends with its standard input."""
-        lab.san.succeed(["mkdir", "-p", SCRIPT_FOLDER])
-        for name in SCRIPTS:
-            lab.san.write_file(f"{SCRIPT_FOLDER}/{name}", Path(__file__).with_name(name).read_bytes())
-        command = f"PYTHONPATH={PLACE} python3 -S {SCRIPT_FOLDER}/runner.py"
-        self._process = subprocess.Popen(
-            [*lab.san.remote.ssh_command(), "--", command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        """Start it; `close` ends it."""
+        self._conversation = Conversation(lab.san, SCRIPTS, f"env PYTHONPATH={PLACE} python3 -S runner.py")
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Let it end."""
-        self._process.communicate(timeout=30)
+        self._conversation.close()
 
-    def ask(self, **request: object) -> Any:  # noqa: ANN401 - JSON
-        """Have one thing done and return its answer."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError  # both were asked for above
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise LabError(f"bench's runner in the SAN ended while asked for {request}")
-        return json.loads(line)
+    def do(self, way: str, verb: str, dataset: str) -> Step:
+        """Have it do a step by itself."""
+        return Step(**self._conversation.ask("do", way=way, step=verb, dataset=dataset))
 
     def processes(self) -> int:
         """Return how many processes the SAN's kernel has started since it booted."""
-        return int(self.ask(verb="processes")["processes"])
+        return int(self._conversation.ask("count_processes"))
 
     def watch(self, action: Callable[[], int]) -> Step:
         """Measure what is done from this machine.
@@ -105,4 +83,4 @@ class LocalWay(Way):
 
     def do(self, verb: str, zvol: str) -> Step:
         """See `Way`."""
-        return Step(**self._runner.ask(way=self.name, verb=verb, dataset=f"{PARENT}/{zvol}"))
+        return self._runner.do(self.name, verb, f"{PARENT}/{zvol}")
