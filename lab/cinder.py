@@ -32,7 +32,7 @@ from lab.waiting import wait_until
 
 BACKEND = "zolder"
 START_SECONDS = 60.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 5.0
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -193,10 +193,10 @@ class Cinder:
         return any(pool.get("backend_state") == "up" for pool in pools)
 
     def _complaint(self) -> str:
-        for path in (self.log, self.folder / "output.log"):
-            if path.exists() and (text := path.read_text(errors="replace").strip()):
-                return f"{text}\n(log: {path})"
-        return "(it has logged nothing)"
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        telling = [line for line in lines if " ERROR " in line or " WARNING " in line]
+        output = (self.folder / "output.log").read_text(errors="replace")
+        return "\n".join([*telling, output.strip(), f"(log: {self.log})"])
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "process.json"

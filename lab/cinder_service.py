@@ -37,6 +37,7 @@ def main() -> None:
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
     os_brick.setup(CONF)
     migration.db_sync()
+    make_capabilities_plain()
     coordination.COORDINATOR.start()
     rpc.init(CONF)
 
@@ -54,6 +55,17 @@ def main() -> None:
         )
     )
     launcher.wait()
+
+
+def make_capabilities_plain() -> None:
+    """Let the API show the scheduler's figures, as it does behind a broker.
+
+    One would have made a plain dict of them; ``fake:/`` hands over the scheduler's own object, which lacks
+    the one method that cinder/api/views/scheduler_stats.py calls.
+    """
+    from cinder.scheduler.host_manager import ReadOnlyDict  # noqa: PLC0415 - only after register_all() can it be
+
+    ReadOnlyDict.copy = lambda figures: {**figures}
 
 
 if __name__ == "__main__":

@@ -119,8 +119,9 @@ class Volumes:
         self._cinder.attachments.delete(attachment)
 
     def pools(self) -> list[dict[str, Any]]:
-        """Return the pools that the scheduler knows, with their figures."""
-        return [pool.to_dict() for pool in self._cinder.pools.list(detailed=True)]
+        """Return the pools that the scheduler knows: each pool's name and capabilities in one dict."""
+        found = [pool.to_dict() for pool in self._cinder.pools.list(detailed=True)]
+        return [pool["capabilities"] | {"name": pool["name"]} for pool in found]
 
     def services(self) -> list[dict[str, Any]]:
         """Return Cinder's services with their states."""

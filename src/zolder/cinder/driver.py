@@ -104,19 +104,21 @@ class ZolderDriver(driver.VolumeDriver):
 
         Cinder asks every minute, so a back end that answers again is up again by itself.
         """
+        name, trouble = self._settings.backend_name, None
         try:
             figures = self._san.soon.get_figures(self._settings.parent)
         except Error as err:
-            # A sentence a change, not a minute: the log must stay readable while a SAN is down for a night.
-            if self._trouble != err.message:
-                LOG.warning("Back end %s is down: %s", self._settings.backend_name, err.message)
-            self._trouble = err.message
+            trouble = err.message
             self._stats = stats_down(self._settings)
-            return
-        if self._trouble is not None:
-            LOG.info("Back end %s is up again.", self._settings.backend_name)
-        self._trouble = None
-        self._stats = stats_up(self._settings, figures)
+        else:
+            self._stats = stats_up(self._settings, figures)
+        # A line a change, not a minute: the log must stay readable while a SAN is down for a night. Outside
+        # the handler, where oslo.log would print the error behind the line once more.
+        if trouble is not None and trouble != self._trouble:
+            LOG.warning("Back end %s is down: %s", name, trouble)
+        elif trouble is None and self._trouble is not None:
+            LOG.info("Back end %s is up again.", name)
+        self._trouble = trouble
 
     def get_pool(self, volume: Volume) -> str:  # noqa: ARG002 - Cinder's interface
         """Return the pool of a volume whose record does not say it: a back end has one, its parent."""
@@ -288,4 +290,7 @@ class ZolderDriver(driver.VolumeDriver):
         try:
             self._san.soon.withdraw_zvol(self._settings.parent, zvol, initiator)
         except Error as err:
-            LOG.warning("%s may stay open to %s until it is deleted: %s", zvol, initiator, err.message)
+            trouble = err.message
+        else:
+            return
+        LOG.warning("%s may stay open to %s until it is deleted: %s", zvol, initiator, trouble)

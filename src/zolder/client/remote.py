@@ -147,11 +147,13 @@ class RemoteStorage(Storage):
     def _exchange(self, method: str, params: dict[str, shapes.Json]) -> shapes.Json:
         deadline = Deadline.after(self._deadline_seconds)
         operation = new_operation()
-        for attempt in range(1, _MAX_LOSSES + 1):
+        for _ in range(_MAX_LOSSES - 1):
             try:
                 return self._pool.exchange(method, operation, params, deadline)
             except ConnectionLost as err:
-                if attempt == _MAX_LOSSES or not deadline.remaining_seconds:
+                if not deadline.remaining_seconds:
                     raise
-                LOG.warning("%s Asking again: %s, operation %s.", err.message, method, operation)
-        raise AssertionError  # the last attempt returns or raises above
+                lost = err.message
+            # Outside the handler: oslo.log would print the error behind the line once more.
+            LOG.warning("%s Asking again: %s, operation %s.", lost, method, operation)
+        return self._pool.exchange(method, operation, params, deadline)
