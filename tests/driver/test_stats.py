@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from cinder.scheduler.filters.capacity_filter import CapacityFilter
+from cinder.scheduler.host_manager import HostManager
 
 from tests.driver.conftest import new_volume
 from zolder.cinder.driver import ZolderDriver
@@ -72,7 +73,7 @@ def test_a_silent_san_is_down_and_up_again(
         assert stats["backend_state"] == "down"
         [pool] = stats["pools"]
         assert (pool["total_capacity_gb"], pool["free_capacity_gb"]) == ("unknown", 0)
-        assert "provisioned_capacity_gb" not in pool
+        assert pool["provisioned_capacity_gb"] is None
     assert caplog.text.count("is down: zpool data is not imported") == 1
     san.imported = True
     assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
@@ -93,6 +94,21 @@ def test_the_scheduler_places_nothing_on_a_silent_san(driver: ZolderDriver, san:
     assert not passes()
     san.imported = True
     assert passes()
+
+
+def test_the_scheduler_understands_every_report(driver: ZolderDriver, san: FakeStorage) -> None:
+    """Cinder's own HostManager compares a report with the one before, whichever way the SAN goes."""
+    scheduler = HostManager.__new__(HostManager)  # its constructor wants a database
+    before: dict[str, object] = {}
+    changed = []
+    for imported in (True, False, False, True):
+        san.imported = imported
+        stats = driver.get_volume_stats(refresh=True)
+        for pool in stats["pools"]:
+            pool["allocated_capacity_gb"] = 0  # as the volume manager adds
+        changed.append(bool(scheduler._get_updated_pools(before, stats)))
+        before = stats
+    assert changed == [True, True, False, True]
 
 
 def test_capabilities_are_there_at_start_even_without_the_san(driver: ZolderDriver, san: FakeStorage) -> None:

@@ -32,12 +32,15 @@ def stats_down(settings: Settings) -> dict[str, Any]:
     """Return the stats of a back end whose SAN does not answer.
 
     An unknown total that is wholly reserved is what CapacityFilter refuses; ``unknown`` free space it would
-    take for enough (cinder/scheduler/filters/capacity_filter.py).
+    take for enough (cinder/scheduler/filters/capacity_filter.py). Every key has to be there: the scheduler
+    compares report with report (host_manager.py, REQUIRED_KEYS).
     """
     pool = {
         "backend_state": "down",
         "total_capacity_gb": "unknown",
         "free_capacity_gb": 0,
+        "provisioned_capacity_gb": None,
+        "provisioned_capacity_gb": None,
         "reserved_percentage": 100,
     }
     return _stats(settings, pool)
