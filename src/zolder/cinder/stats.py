@@ -40,7 +40,6 @@ def stats_down(settings: Settings) -> dict[str, Any]:
         "total_capacity_gb": "unknown",
         "free_capacity_gb": 0,
         "provisioned_capacity_gb": None,
-        "provisioned_capacity_gb": None,
         "reserved_percentage": 100,
     }
     return _stats(settings, pool)
