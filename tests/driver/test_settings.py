@@ -78,7 +78,7 @@ def test_defaults(configure: Configure) -> None:
     assert settings.portals == ("192.0.2.1:3260",)
     assert settings.parent == "data/volumes"
     assert settings.prefix == "iqn.2010-10.org.openstack:"
-    assert (settings.sparse, settings.use_chap, settings.deadline_seconds) == (True, False, 120)
+    assert (settings.sparse, settings.use_chap, settings.deadline_seconds) == (True, False, 55)
     assert (settings.min_channels, settings.max_channels) == (1, 5)
     assert isinstance(settings.route, SshTarget)
     assert settings.route.known_hosts[0].endswith("/ssh_known_hosts")

@@ -22,11 +22,13 @@ zolder_opts: Final = [
     ),
     cfg.IntOpt(
         "zolder_deadline",
-        default=120,
+        default=55,
         min=10,
         max=3600,
         help="Seconds that one operation may take in all, waiting for the SAN and repeating a request whose"
-        " connection was lost included. What is not done by then fails in Cinder.",
+        " connection was lost included. What is not done by then fails in Cinder. Keep it below"
+        " rpc_response_timeout (60): attaching and detaching are waited for by Cinder's API, which would"
+        " otherwise give up first and could not say why.",
     ),
     cfg.StrOpt(
         "zolder_identity",
