@@ -63,13 +63,15 @@ class Demo:
             volume = volumes.create(1)
             self._tell(step, volume)
         with story.step("attach it in compute") as step:
-            attached = self._attach(step, volume)
+            attached = self._attach(volume)
+            self._tell(step, volume)
+            step.say(attached.device)
         with story.step("make a file system, write files") as step:
             self._compute.ask("make_file_system", device=attached.device)
             first = self._write(step, attached, "first")
         with story.step("snapshot it") as step:
             snapshot = volumes.create_snapshot(volume)
-            step.say("Cinder: snapshot available")
+            step.say("snapshot available")
         with story.step("write more files") as step:
             second = first | self._write(step, attached, "second")
         with story.step("make a volume from the snapshot") as step:
@@ -84,7 +86,8 @@ class Demo:
         with story.step("write into the new space") as step:
             third = second | self._write(step, attached, "third")
         with story.step("detach it") as step:
-            self._detach(step, attached)
+            self._detach(attached)
+            self._tell(step, volume)
         for title, which, sums in (
             ("read the snapshot's volume", from_snapshot, first),
             ("read the clone", clone, second),
@@ -94,28 +97,26 @@ class Demo:
                 self._compare(step, which, sums)
         with story.step("delete the snapshot first") as step:
             volumes.delete_snapshot(snapshot)
-            step.say("Cinder: snapshot gone")
+            step.say("snapshot gone")
         with story.step("delete all volumes") as step:
             for which in (from_snapshot, clone, volume):
                 volumes.delete(which)
-            step.say(f"Cinder: {len(volumes.names())} volumes")
+            step.say(f"{len(volumes.names())} volumes")
 
     def _tell(self, step: Step, volume: str) -> None:
         found = self._volumes.show(volume)
-        step.say(f"Cinder: {found['status']}, {found['size']} GiB")
+        step.say(f"{found['status']}, {found['size']} GiB")
 
-    def _attach(self, step: Step, volume: str) -> Attached:
+    def _attach(self, volume: str) -> Attached:
         attachment, connection = self._volumes.attach(volume, self._connector)
         device = self._compute.ask("connect", connection=connection)
         self._volumes.complete(attachment)
-        step.say(f"Cinder: {self._volumes.show(volume)['status']}; {device}")
         return Attached(volume, attachment, connection, device)
 
-    def _detach(self, step: Step, attached: Attached) -> None:
+    def _detach(self, attached: Attached) -> None:
         self._compute.ask("disconnect", connection=attached.connection, device=attached.device)
         self._volumes.detach(attached.attachment)
         self._volumes.wait(attached.volume, "available")
-        step.say("Cinder: available")
 
     def _write(self, step: Step, attached: Attached, name: str) -> Sums:
         sums: Sums = self._compute.ask(
@@ -130,16 +131,16 @@ class Demo:
             raise LabError(f"the initiator sees {size} bytes where the volume has {2 * GIB}")
         self._compute.ask("grow_file_system", device=attached.device)
         self._tell(step, attached.volume)
-        step.say(f"initiator: {size // GIB} GiB")
+        step.say(f"initiator sees {size // GIB} GiB")
 
     def _compare(self, step: Step, volume: str, expected: Sums) -> None:
-        attached = self._attach(step, volume)
+        attached = self._attach(volume)
         found: Sums = self._compute.ask("read_files", device=attached.device)
         if found != expected:
             wrong = sorted(name for name in found | expected if found.get(name) != expected.get(name))
             raise LabError(f"files of volume {volume} are not what was written: {', '.join(wrong)}")
         step.say(f"{len(found)} of {len(expected)} checksums equal")
-        self._detach(step, attached)
+        self._detach(attached)
 
 
 def main(argv: list[str]) -> int:
@@ -182,12 +183,13 @@ def tell(lab: Lab, cinder: Cinder) -> int:
         tale = stack.enter_context(closing(story.result()))
         demo = Demo(tale, cinder.volumes(), conversation)
         print(f"    Cinder answers and knows its back end ({time.monotonic() - started:.1f} s)")
+        tale.begin()
         demo.run()
         with tale.step("compare zpools and targets") as step:
             after = dump_holdings(lab.san)
             if changes := compare(before.result(), after):
                 raise LabError("\n    ".join(["the SAN is not as before:", *changes]))
-            step.say(f"{len(after)} lines of a full dump equal")
+            step.say(f"{len(after)} lines of a dump equal")
         return tale.steps
 
 

@@ -16,6 +16,8 @@ from lab.conversation import Conversation
 from lab.machine import Machine
 
 PARENT = "data/volumes"
+# The widths of a line's parts.
+TITLE, SAID, HOLDINGS = 33, 37, 32
 WATCH = Path(__file__).parent / "inside/watch.py"
 
 
@@ -45,6 +47,13 @@ class Story:
         self._watch = Conversation(san, [WATCH], "python3 -S watch.py")
         self.steps = 0
 
+    def begin(self) -> None:
+        """Tell what the lines will say."""
+        self._output.write(
+            f"\n    {'step':<{TITLE}}{'Cinder and the initiator':<{SAID}}{'ZFS then holds':<{HOLDINGS}}"
+            "   took    in ZFS\n"
+        )
+
     def close(self) -> None:
         """Watch no more."""
         self._watch.close()
@@ -54,7 +63,7 @@ class Story:
         """Tell what happens in the block as one line; a step that fails is told as failed."""
         self.steps += 1
         step = Step()
-        self._output.write(f"{self.steps:3} {title:<34}")
+        self._output.write(f"{self.steps:2}  {title:<{TITLE}}")
         self._output.flush()
         self._watch.ask("start")
         started = time.monotonic()
@@ -65,8 +74,8 @@ class Story:
             raise
         seconds = time.monotonic() - started
         in_zfs = self._watch.ask("stop")
-        figures = f"{seconds:6.1f} s, ZFS {in_zfs:.2f} s ({in_zfs / seconds:.0%})"
-        self._output.write(f"{step!s:<46} ZFS: {self.holdings():<34}{figures}\n")
+        figures = f"{seconds:5.1f} s {in_zfs:5.2f} s {in_zfs / seconds:4.0%}"
+        self._output.write(f"{step!s:<{SAID}}{self.holdings():<{HOLDINGS}}{figures}\n")
 
     def holdings(self) -> str:
         """Return in a few words what ZFS holds below the parent."""

@@ -29,16 +29,20 @@ def start() -> None:
 
 
 def stop() -> float:
-    """Return the seconds since the start in which some process was in ZFS, those of several added up."""
+    """Return the seconds since the start in which at least one process was in ZFS."""
     text = (TRACING / "trace").read_text(encoding="ascii", errors="replace")
     (TRACING / "events/zolder/enable").write_text("0", encoding="ascii")
-    entered: dict[str, float] = {}
-    seconds = 0.0
+    inside: set[str] = set()
+    seconds = since = 0.0
     for process, when, event in _EVENT.findall(text):
+        now = float(when)
+        if inside:
+            seconds += now - since
+        since = now
         if event == "enter":
-            entered[process] = float(when)
-        elif process in entered:
-            seconds += float(when) - entered.pop(process)
+            inside.add(process)
+        else:
+            inside.discard(process)
     return seconds
 
 
