@@ -170,6 +170,11 @@ RECORDED = [
         r"dropped the connection before the login: .* MaxStartups",
         False,
     ),
+    (
+        "Connection timed out during banner exchange\r\n",
+        r"before the login: check the load on the SAN",
+        False,
+    ),
     ("sh: 1: zolder-san: not found\n", r"zolder-san is not installed", True),
     ("bash: line 1: zolder-san: command not found\n", r"zolder-san is not installed", True),
     (

@@ -93,15 +93,15 @@ _SYMPTOMS: Final = (
         final=False,
     ),
     _symptom(
-        r"timed out|No route to host|Network is unreachable|Host is down|not responding",
-        "{peer} cannot be reached: check that the SAN is up, the address, and the network and packet filters"
-        " between.",
-        final=False,
-    ),
-    _symptom(
         r"(?:kex|ssh)_exchange_identification|Connection (?:closed|reset) by|banner exchange",
         "{peer} dropped the connection before the login: check the load on the SAN and MaxStartups and"
         " PerSourcePenalties in its sshd_config.",
+        final=False,
+    ),
+    _symptom(
+        r"timed out|No route to host|Network is unreachable|Host is down|not responding",
+        "{peer} cannot be reached: check that the SAN is up, the address, and the network and packet filters"
+        " between.",
         final=False,
     ),
 )
