@@ -1,15 +1,16 @@
 """Puts the code under test into the running SAN, from the working tree, as an installation would look.
 
 It is never part of an image, so a change is tested at once. The new tree replaces the old one in one rename;
-compiled files of modules that did not change are kept. What has been installed already is skipped.
+modules come compiled where that was done before. What has been installed already is skipped.
 """
 
 from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from lab.bytecode import Bytecode
 from lab.cache import tree_digest
 from lab.machine import Machine
 
@@ -38,17 +39,13 @@ target_prefixes = ["iqn.2010-10.org.openstack.other:"]
 """
 
 # The archive is unpacked beside the old tree, and a symbolic link is renamed over the old one, so nobody ever
-# finds a half tree. Python checks a compiled file against its source's time and size: carrying the old ones over
-# is safe, and only what changed is compiled again, at first use.
+# finds a half tree.
 UNPACK = f"""
 set -eu
 new=$(mktemp -d {PLACE}-XXXXXX)
 chmod 755 "$new"
 tar -x -C "$new" -f -
 old=$(readlink {PLACE} || true)
-if [ -n "$old" ]; then
-    (cd "$old" && find . -name __pycache__ -print0 | tar -c --null -T - -f -) | tar -x -C "$new" -f -
-fi
 mkdir -p /etc/zolder
 install -m 755 "$new/zolder-san" /usr/local/bin/zolder-san
 install -m 600 "$new/san.toml" /etc/zolder/san.toml
@@ -63,25 +60,37 @@ def code_digest() -> str:
     return tree_digest(PACKAGE, Path(__file__))
 
 
-def install_code(san: Machine) -> None:
-    """Install the working tree's code.
+def install_code(san: Machine, bytecode: Bytecode) -> None:
+    """Install the working tree's code, compiled.
 
     :raises CommandFailed: when the SAN refuses it.
     """
-    san.succeed(UNPACK, input=make_archive(), timeout_seconds=60)
+    sources = {str(path.relative_to(PACKAGE.parent)): path for path in sorted(PACKAGE.rglob("*.py"))}
+    compiled = {name: found for name, path in sources.items() if (found := bytecode.find(path))}
+    san.succeed(UNPACK, input=make_archive(sources, compiled), timeout_seconds=60)
+    missing = {name: path for name, path in sources.items() if name not in compiled}
+    if missing:
+        bytecode.compile(san, PLACE, missing)
 
 
-def make_archive() -> bytes:
+def make_archive(sources: dict[str, Path], compiled: dict[str, tuple[str, bytes]]) -> bytes:
     """Return what goes to the SAN, as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(PACKAGE.rglob("*.py")):
-            archive.add(path, arcname=str(path.relative_to(PACKAGE.parent)), filter=owned_by_root)
-        for name, content in (("zolder-san", LAUNCHER), ("san.toml", CONFIGURATION)):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content.encode()))
+        for name, path in sources.items():
+            archive.add(path, arcname=name, filter=owned_by_root)
+        for name, (file_name, content) in compiled.items():
+            add_bytes(archive, str(PurePosixPath(name).parent / "__pycache__" / file_name), content)
+        add_bytes(archive, "zolder-san", LAUNCHER.encode())
+        add_bytes(archive, "san.toml", CONFIGURATION.encode())
     return buffer.getvalue()
+
+
+def add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file of root's that is nowhere on this machine."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:

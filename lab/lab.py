@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lab.build import EXPECTED, build_image, find_image
+from lab.bytecode import Bytecode
 from lab.cache import Cache, read_json, write_json
 from lab.command import capture
 from lab.errors import LabError
@@ -229,7 +230,7 @@ class Lab:
         digest = code_digest()
         if self._state().get("installed") == digest:
             return False
-        install_code(self.san)
+        install_code(self.san, Bytecode(self.cache, Path(str(self._state()["image"])).name))
         self._write_state(installed=digest)
         return True
 
