@@ -9,7 +9,7 @@ Sources: zfs(8) "Dataset naming", RFC 7143 section 4.2.7, RFC 3722. No I/O.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+import socket
 from typing import ClassVar, Self
 
 from zolder.errors import InvalidRequest
@@ -131,9 +131,10 @@ class Portal(Name):
         portal = super().__new__(cls, value)
         address, _, port = portal.rpartition(":")
         bare = address.strip("[]")
+        family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
         try:
-            canonical = str(ip_address(bare))
-        except ValueError:
+            canonical = socket.inet_ntop(family, socket.inet_pton(family, bare))
+        except OSError:
             canonical = ""
         if bare != canonical or int(port) > MAX_PORT:
             message = f"{cls.what}: {value} is no shortest form of an address with a port up to {MAX_PORT}"

@@ -10,9 +10,8 @@ Source: drivers/target/target_core_configfs.c and target_core_iblock.c in the Li
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
-import struct
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -103,10 +102,12 @@ def _remove_unless(refusal: int, tree: ConfigFs, path: str) -> bool:
 def _hbas(name: str) -> tuple[str, ...]:
     """Return the HBAs, best first, that a backstore may live in.
 
-    Eight words of a hash: with 10,000 backstores standing the first is free 99 times of 100, and all are
+    Eight places of a hash: with 10,000 backstores standing the first is free 99 times of 100, and all are
     taken once in 10**16.
     """
-    words = struct.unpack(">8I", hashlib.sha256(name.encode()).digest())
+    # Double hashing; hashlib would load OpenSSL at each start of the agent.
+    first, step = zlib.crc32(name.encode()), zlib.crc32(name[::-1].encode()) | 1
+    words = (first + place * step for place in range(8))
     return tuple(f"core/iblock_{_RTSLIB_NUMBERS + word % _RTSLIB_NUMBERS}" for word in words)
 
 

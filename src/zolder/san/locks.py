@@ -9,9 +9,9 @@ one order for everybody, so no two can wait for each other.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +57,7 @@ class Locks:
 
 
 def _byte_of(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return zlib.crc32(name.encode())
 
 
 def _try_lock(descriptor: int, offset: int) -> bool | None:
