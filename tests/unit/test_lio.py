@@ -9,7 +9,7 @@ from zolder.errors import AlreadyExists, BackendError, Busy, InvalidRequest
 from zolder.model import Chap
 from zolder.names import InitiatorName, Portal
 from zolder.san import lio as lio_module
-from zolder.san.iblock import _hbas
+from zolder.san.iblock import backstore_path
 from zolder.san.lio import Lio, LioExport
 from zolder.san.run import Finished
 
@@ -22,8 +22,7 @@ ALICE = InitiatorName("iqn.1993-08.org.debian:alice")
 BOB = InitiatorName("iqn.1993-08.org.debian:bob")
 SECRET = Chap("zolder", "not-for-any-log-1")
 
-HBAS = _hbas(STORE)
-HBA = HBAS[0]
+HBA = backstore_path(STORE).rpartition("/")[0]
 TPG = f"iscsi/{TARGET}/tpgt_1"
 ACL = f"{TPG}/acls/{ALICE}"
 
@@ -273,26 +272,15 @@ def test_what_targetcli_restored_of_ours_is_adopted(root: Path) -> None:
     assert picture(root) == pristine
 
 
-def test_a_backstore_takes_the_next_number_when_the_first_is_taken(root: Path) -> None:
-    """An HBA with somebody else's backstore is passed over and stays."""
+def test_an_hba_with_another_backstore_is_shared_and_left(root: Path) -> None:
+    """Should two ever meet in one HBA both work, and each removal leaves the other's."""
     other = TargetTree(root)
     other.make_folder(HBA)
     other.make_folder(f"{HBA}/other")
     before = picture(root)
-    ensure(root)
-    assert picture(root)[f"{TPG}/lun/lun_0/{STORE}"] == f"-> {HBAS[1]}/{STORE}"
-    Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
-    assert picture(root) == before
-
-
-def test_an_hba_shared_after_a_race_goes_with_its_last_backstore(root: Path) -> None:
-    """Two that took the same empty HBA for a leftover both work, and the last one removes it."""
-    ensure(root)
-    other = TargetTree(root)
-    other.make_folder(f"{HBA}/other")
+    assert ensure(root) is True
     assert Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE) is True
-    assert (root / HBA / "other").is_dir()
-    assert not (root / HBA / STORE).exists()
+    assert picture(root) == before
 
 
 def test_a_backstore_that_another_target_exports_stays(root: Path) -> None:
@@ -306,22 +294,12 @@ def test_a_backstore_that_another_target_exports_stays(root: Path) -> None:
     assert picture(root) == before
 
 
-def test_numbers_of_an_hba_lie_beyond_those_of_rtslib() -> None:
-    """No number that rtslib looks at (0 to 1,048,575) is ever one of ours, and one name has eight."""
-    numbers = [int(hba.rpartition("_")[2]) for name in range(200) for hba in _hbas(f"volume-{name}")]
-    assert min(numbers) >= 1 << 20
-    assert max(numbers) < 1 << 21
-    assert len(set(HBAS)) == 8
-
-
-def test_no_free_number_is_an_error_that_says_so(root: Path) -> None:
-    """Where all eight HBAs are taken the export fails and names the backstore."""
-    other = TargetTree(root)
-    for hba in HBAS:
-        other.make_folder(hba)
-        other.make_folder(f"{hba}/other")
-    with pytest.raises(BackendError, match=f"no free iblock number for backstore {STORE}"):
-        ensure(root)
+def test_the_number_of_an_hba_follows_from_the_name_and_fits_the_kernel() -> None:
+    """Each name has a number of its own, below 2**64, which is what the kernel takes."""
+    numbers = [int(backstore_path(f"volume-{n}").split("/")[1].removeprefix("iblock_")) for n in range(1000)]
+    assert len(set(numbers)) == 1000
+    assert max(numbers) < 1 << 64
+    assert backstore_path(STORE) == backstore_path(STORE)
 
 
 def test_the_cost_does_not_grow_with_the_exports_standing(root: Path) -> None:

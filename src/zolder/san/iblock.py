@@ -1,9 +1,8 @@
 """Block backstores of LIO: one zvol each, in an HBA folder (``core/iblock_N``) of its own.
 
-A backstore is found without listing any other: the few numbers N that its HBA may have follow from its
-name, and where a LUN links to it the link is followed instead. The numbers lie above the range of rtslib
-(targetcli), so the two never ask for the same one. A backstore of another name, or of ours on another
-device, is never changed. Not locked here: the caller holds the target's lock, mkdir(2) arbitrates the rest.
+A backstore is found without listing any other: its HBA's number follows from its name, and where a LUN links
+to it the link is followed instead. A backstore of ours that is open on another device is never changed. Not
+locked here: the caller holds the target's lock.
 Source: drivers/target/target_core_configfs.c and target_core_iblock.c in the Linux tree.
 """
 
@@ -18,9 +17,6 @@ from typing import Final
 from zolder.errors import AlreadyExists, BackendError, Busy
 from zolder.san.configfs import Build, ConfigFs
 
-# rtslib's _Backstore looks for a free number below this; ours are as many again, from here on.
-_RTSLIB_NUMBERS: Final = 1 << 20
-
 _UDEV_PATH = re.compile(r"UDEV PATH: (\S+)")
 _SERIAL_LABEL: Final = "T10 VPD Unit Serial Number:"
 
@@ -32,10 +28,16 @@ _SERIAL_LABEL: Final = "T10 VPD Unit Serial Number:"
 _ATTRIBUTES: Final = (("emulate_tpu", "1"), ("emulate_tpws", "1"), ("emulate_3pc", "0"))
 
 
-def find_backstore(tree: ConfigFs, name: str) -> str | None:
-    """Return the path of the backstore that ``ensure_backstore`` made under ``name``, or None."""
-    paths = (f"{hba}/{name}" for hba in _hbas(name))
-    return next((path for path in paths if tree.exists(path)), None)
+def backstore_path(name: str) -> str:
+    """Return where a backstore lives.
+
+    The kernel takes any number below 2**64 for an HBA. This one comes from the name, forwards and backwards
+    (hashlib would cost each start of the agent more), so hardly ever do two names meet, or one of ours and
+    one of rtslib's (targetcli), which counts from 0; where they do, they share the HBA.
+    """
+    name_bytes = name.encode()
+    number = zlib.crc32(name_bytes) << 32 | zlib.crc32(name_bytes[::-1])
+    return f"core/iblock_{number}/{name}"
 
 
 def ensure_backstore(build: Build, name: str, *, device: Path, serial: str, linked: str | None) -> str:
@@ -48,7 +50,8 @@ def ensure_backstore(build: Build, name: str, *, device: Path, serial: str, link
     :raises BackendError: the kernel refuses a step.
     """
     tree = build.tree
-    path = linked or find_backstore(tree, name) or _claim(build, name)
+    path = linked or backstore_path(name)
+    build.folder(_hba(path))
     build.folder(path)
     if tree.read(f"{path}/enable") != "1":
         _open_device(build, path, device)
@@ -79,14 +82,12 @@ def remove_backstore(tree: ConfigFs, name: str, *, linked: str | None) -> bool:
     :param linked: where the target's LUN linked to, if there was one.
     :raises BackendError: the kernel refuses.
     """
-    path = linked or find_backstore(tree, name)
-    if path is None:
-        changed, hbas = False, _hbas(name)
-    else:
-        changed, hbas = _remove_unless(errno.EBUSY, tree, path), (*_hbas(name), path.rpartition("/")[0])
-    # Of all the HBAs: a process that was killed may have left an empty one.
-    gone = [_remove_unless(errno.ENOTEMPTY, tree, hba) for hba in hbas]
-    return changed or any(gone)
+    changed = False
+    own = backstore_path(name)
+    for path in dict.fromkeys((linked or own, own)):
+        changed |= _remove_unless(errno.EBUSY, tree, path)
+        changed |= _remove_unless(errno.ENOTEMPTY, tree, _hba(path))
+    return changed
 
 
 def _remove_unless(refusal: int, tree: ConfigFs, path: str) -> bool:
@@ -99,25 +100,8 @@ def _remove_unless(refusal: int, tree: ConfigFs, path: str) -> bool:
         raise
 
 
-def _hbas(name: str) -> tuple[str, ...]:
-    """Return the HBAs, best first, that a backstore may live in.
-
-    Eight places of a hash: with 10,000 backstores standing the first is free 99 times of 100, and all are
-    taken once in 10**16.
-    """
-    # Double hashing; hashlib would load OpenSSL at each start of the agent.
-    first, step = zlib.crc32(name.encode()), zlib.crc32(name[::-1].encode()) | 1
-    words = (first + place * step for place in range(8))
-    return tuple(f"core/iblock_{_RTSLIB_NUMBERS + word % _RTSLIB_NUMBERS}" for word in words)
-
-
-def _claim(build: Build, name: str) -> str:
-    """Make, or adopt empty, the HBA for a backstore that does not exist yet; return the backstore's path."""
-    for hba in _hbas(name):
-        if build.folder(hba) or not build.tree.folders(hba):
-            return f"{hba}/{name}"
-    message = f"LIO: no free iblock number for backstore {name}"
-    raise BackendError(message)
+def _hba(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _open_device(build: Build, path: str, device: Path) -> None:
