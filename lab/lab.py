@@ -35,7 +35,8 @@ ADDRESSES = {"san": "192.168.77.1", "compute": "192.168.77.2"}
 SECOND_ADDRESSES = {"san": "192.168.78.1", "compute": "192.168.78.2"}
 INITIATOR = "iqn.2004-10.org.zolder:compute"
 START_ATTEMPTS = 3
-READY_SECONDS = 30.0
+# They take 2 to 5; a machine that is busy with other things may take many times that.
+READY_SECONDS = 120.0
 
 
 class Lab:

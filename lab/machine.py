@@ -17,7 +17,7 @@ from typing import TypeVar
 from lab.errors import CommandFailed, LabError, TimedOut
 from lab.qemu import Hardware, Process, Spec, start_qemu
 from lab.qmp import Qmp
-from lab.remote import Completed, Remote
+from lab.remote import CONNECT_SECONDS, Completed, Remote
 from lab.waiting import wait_until
 
 T = TypeVar("T")
@@ -184,9 +184,15 @@ class Machine:
                     f"{self.name} ended while starting; end of its console:\n{self.console_tail(25)}"
                 )
             # A restored machine believes it is still the time when its state was saved.
-            return self.remote.run(f"date -u -s @{time.time():.3f}", timeout_seconds=20).exit_status == 0
+            done = self.remote.run(f"date -u -s @{time.time():.3f}")
+            # User networking accepts for a guest that is not listening yet, and a long attempt would stall on
+            # that; but a guest that is slow, on a busy machine, needs longer ones to answer at all.
+            self.remote.connect_seconds = min(2 * self.remote.connect_seconds, CONNECT_SECONDS)
+            return done.exit_status == 0
 
+        self.remote.connect_seconds = 2
         self.wait_until(answers, timeout_seconds, f"{self.name} to answer over ssh")
+        self.remote.connect_seconds = CONNECT_SECONDS
         if booting:
             # Exits 1 for "degraded": whether a unit matters is for the one who needs it to say.
             self.run("systemctl is-system-running --wait", timeout_seconds=timeout_seconds)

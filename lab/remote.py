@@ -19,6 +19,7 @@ from lab.errors import TimedOut, shorten
 
 # sshd allows ten sessions on a connection; two are left for people who look on.
 SESSIONS = 8
+CONNECT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Remote:
         self._known_hosts = known_hosts
         self._control = control
         self._sessions = threading.BoundedSemaphore(SESSIONS)
+        self.connect_seconds = CONNECT_SECONDS
 
     def ssh_command(self, *, key: str = "admin", shared: bool = True) -> list[str]:
         """Return the ssh call up to the command to be run.
@@ -60,9 +62,10 @@ class Remote:
             "IdentitiesOnly": "yes",
             "IdentityFile": self._keys / key,
             "LogLevel": "ERROR",
-            # Longer ones stall on a guest that is not listening yet: user networking accepts for it.
-            "ConnectTimeout": "2",
-            "ServerAliveInterval": "5",
+            "ConnectTimeout": str(self.connect_seconds),
+            # Generous: on a busy machine an emulated guest may be silent for a while.
+            "ServerAliveInterval": "15",
+            "ServerAliveCountMax": "4",
         }
         if shared:
             options |= {"ControlMaster": "auto", "ControlPath": self._control, "ControlPersist": "yes"}
