@@ -106,13 +106,9 @@ def test_what_vanishes_meanwhile_is_left_out(root: Path, monkeypatch: pytest.Mon
     write(root, "proc/99/comm", "qemu-img\n")
     listed = holders._names
 
-    def list_then_lose(folder: Path) -> list[str]:
-        names = listed(folder)
-        if folder.name == "proc":
-            return [*names, "100"]
-        if folder.name == "fd":
-            return [*names, "9"]
-        return names
+    def list_then_lose(folder: str | Path) -> list[str]:
+        lost = {"proc": ["100"], "fd": ["9"]}
+        return listed(folder) + lost.get(Path(folder).name, [])
 
     monkeypatch.setattr(holders, "_names", list_then_lose)
     assert holders_of(DATASET, NODE, root=root) == []
@@ -125,8 +121,8 @@ def test_processes_of_others_are_owned_up_to(root: Path, monkeypatch: pytest.Mon
     link(root, "proc/99/fd/3", "/dev/zd16")
     listed = holders._names
 
-    def refuse(folder: Path) -> list[str]:
-        if folder == root / "proc/1/fd":
+    def refuse(folder: str | Path) -> list[str]:
+        if Path(folder) == root / "proc/1/fd":
             raise PermissionError
         return listed(folder)
 

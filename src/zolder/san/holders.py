@@ -74,27 +74,38 @@ def _processes(nodes: set[str], proc: Path) -> Iterator[str]:
     hidden = 0
     for pid in sorted((name for name in _names(proc) if name.isdigit()), key=int):
         try:
-            opened = {_target(proc / pid / "fd" / name) for name in _names(proc / pid / "fd")}
+            opened = _opened_by(pid, proc)
         except PermissionError:
             hidden += 1
             continue
-        command = _text(proc / pid / "comm")
-        if command and not nodes.isdisjoint(opened):
+        command = "" if nodes.isdisjoint(opened) else _text(proc / pid / "comm")
+        if command:
             yield f"process {pid} ({command})"
     if hidden:
         yield f"perhaps one of {hidden} processes that only root may look into"
 
 
+def _opened_by(pid: str, proc: Path) -> set[str]:
+    opened = set()
+    folder = f"{proc}/{pid}/fd"
+    for name in _names(folder):
+        with suppress(*_GONE):
+            opened.add(os.readlink(f"{folder}/{name}"))  # noqa: PTH115 - thousands, and Path is 5 times as slow
+    return opened
+
+
 def _backstores(names: set[str], target: Path) -> Iterator[str]:
-    for path in sorted(target.glob("core/*/*/udev_path")):
-        udev_path = _text(path)
-        if udev_path in names or os.path.realpath(udev_path) in names:
-            yield f"LIO backstore {path.parent.parent.name}/{path.parent.name}"
+    for hba in _names(target / "core"):
+        for backstore in _names(target / "core" / hba):
+            udev_path = _text(target / "core" / hba / backstore / "udev_path")
+            # Ours have the node's own name; those of others may go by any link to it.
+            if udev_path in names or (udev_path and os.path.realpath(udev_path) in names):
+                yield f"LIO backstore {hba}/{backstore}"
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: str | Path) -> list[str]:
     with suppress(*_GONE):
-        return sorted(entry.name for entry in folder.iterdir())
+        return sorted(os.listdir(folder))  # noqa: PTH208 - names are all that is wanted
     return []
 
 
@@ -102,10 +113,4 @@ def _text(path: Path) -> str:
     """Return a small file's text; empty for what is not there."""
     with suppress(*_GONE):
         return path.read_text(errors="replace").strip()
-    return ""
-
-
-def _target(link: Path) -> str:
-    with suppress(*_GONE):
-        return str(link.readlink())
     return ""
