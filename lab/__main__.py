@@ -80,9 +80,8 @@ def show_status(lab: Lab, *, as_json: bool) -> int:
     else:
         print(f"lab {lab.name}: {'up' if up else 'down'}")
         for name, entry in machines.items():
-            print(
-                f"  {name}: {'running' if entry['running'] else 'off'}, ssh on 127.0.0.1 port {entry['ssh_port']}"
-            )
+            state = "running" if entry["running"] else "off"
+            print(f"  {name}: {state}, ssh on 127.0.0.1 port {entry['ssh_port']}")
     return 0 if up else 3
 
 

@@ -1,7 +1,7 @@
 """Whether KVM works here, found out by booting the guests' kernel in it.
 
-A /dev/kvm that opens proves nothing: in nested clouds it may be unable to run a stock kernel. The verdict is kept
-for this processor, kernel and QEMU.
+A /dev/kvm that opens proves nothing: in nested clouds it may be unable to run a stock kernel. The verdict
+is kept for this processor, kernel and QEMU.
 """
 
 from __future__ import annotations

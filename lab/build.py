@@ -1,9 +1,9 @@
-"""Builds what the guests boot from: packages, modules, root image. What is in the cache is not built again.
+r"""Builds what the guests boot from: packages, modules, root image. What is in the cache is not built again.
 
 The steps depend on each other like this, and what can run side by side does:
 
     versions --> packages (rootfs) ------------------+--> image --> golden state (lab.golden)
-            \\-> builder -> configure -> compile -----+
+            \-> builder -> configure -> compile -----+
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def build_image(cache: Cache, progress: Progress) -> Image:
                     log=cache.logs / "image.log",
                 )
 
-        folder = cache.ensure("image", key, make, needs_bytes=image.NEEDS_BYTES)
-        return Image(folder, key, keys, (tree, modules, folder))
+        image_folder = cache.ensure("image", key, make, needs_bytes=image.NEEDS_BYTES)
+        return Image(image_folder, key, keys, (tree, modules, image_folder))
 
 
 def build_parts(cache: Cache, progress: Progress) -> tuple[Path, Path, Versions]:

@@ -22,8 +22,8 @@ from lab.errors import DiskFull, LabError
 
 def default_root() -> Path:
     """Return the user's cache folder for the lab."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "zolder"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "zolder"
 
 
 def content_key(*parts: object) -> str:
@@ -129,7 +129,8 @@ class Cache:
         """Remove entries that are neither to be kept nor used by a running lab, and return them."""
         kept = {path.name for path in keep}
         for state in self.root.glob("run/*/state.json"):
-            kept.update(Path(path).name for path in read_json(state).get("entries", []))
+            entries = read_json(state).get("entries")
+            kept.update(Path(path).name for path in (entries if isinstance(entries, list) else []))
         removed = []
         for path in sorted(self.root.iterdir()):
             if (

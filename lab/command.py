@@ -20,7 +20,8 @@ NO_SPACE = "No space left on device"
 # private as well, so that whatever is mounted for a build is gone with it.
 CONTAINED = (
     "setpriv", "--pdeathsig", "KILL", "--",
-    "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--",
+    "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+    "--",
 )  # fmt: skip
 
 

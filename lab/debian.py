@@ -1,7 +1,7 @@
 """One Debian suite as the guests see it: which versions it has, and single packages out of it.
 
-It uses a private apt (`lab.aptconf.PrivateApt`), so that the versions of the kernel and of ZFS are known before
-anything is built, and the root image and the module build agree on them.
+It uses a private apt (`lab.aptconf.PrivateApt`), so that the versions of the kernel and of ZFS are known
+before anything is built, and the root image and the module build agree on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The golden state: both guests booted, zpools made, all at rest, saved with their memory.
 
-It is made once for each root image, set of devices, QEMU and accelerator. A lab copies its disks and loads the
-saved state out of the copies; the golden files themselves are never opened for writing again.
+It is made once for each root image, set of devices, QEMU and accelerator. A lab copies its disks and loads
+the saved state out of the copies; the golden files themselves are never opened for writing again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def make_golden(folder: Path, image: Image, accelerator: str) -> None:
         for machine in machines:
             machine.power_off_hard()
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".qcow2" or path.is_socket():
+        if (path.is_file() and path.suffix != ".qcow2") or path.is_socket():
             path.unlink()
 
 

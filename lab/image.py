@@ -1,7 +1,7 @@
-"""The root image: the tree of packages made into the lab's guests, as one ext4 file, with kernel and RAM disk.
+"""The root image: the tree of packages made into one ext4 file, with kernel and RAM disk beside it.
 
-What is added here is quick to change: files of `lab/guest`, keys, compiled modules. The tree of packages in the
-cache is never written to.
+What is added here is quick to change: files of `lab/guest`, keys, compiled modules. The tree of packages in
+the cache is never written to.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ NEEDS_BYTES = 2 * 2**30
 MASKED = [
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
     "systemd-tmpfiles-clean.timer", "e2scrub_reap.service", "sshd-keygen.service", "systemd-pstore.service",
-    "getty@tty1.service", "serial-getty@ttyS0.service", "nvmf-autoconnect.service", "nvmefc-boot-connections.service",
-    "systemd-networkd.service", "fio.service", "systemd-logind.service", "systemd-binfmt.service",
+    "getty@tty1.service", "serial-getty@ttyS0.service", "nvmf-autoconnect.service",
+    "nvmefc-boot-connections.service", "systemd-networkd.service", "fio.service", "systemd-logind.service",
+    "systemd-binfmt.service",
     "proc-sys-fs-binfmt_misc.automount", "modprobe@drm.service", "modprobe@fuse.service", "tmp.mount",
     "dev-hugepages.mount", "dev-mqueue.mount", "lvm2-monitor.service", "blk-availability.service",
     "systemd-udev-load-credentials.service", "systemd-hwdb-update.service", "ldconfig.service",

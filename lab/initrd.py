@@ -1,8 +1,9 @@
 """The kernel and the tiny initial RAM disk that boot a guest without boot loader or firmware menus.
 
-The kernel is unpacked, because unpacking it under emulation takes seconds at each boot. The RAM disk has busybox
-and one module: it finds the root disk by its serial number and hands over to systemd. With `zolder.probe` on the
-command line it says so and powers off, which is how `lab.accelerator` finds out whether KVM works.
+The kernel is unpacked, because unpacking it under emulation takes seconds at each boot. The RAM disk has
+busybox and one module: it finds the root disk by its serial number and hands over to systemd. With
+`zolder.probe` on the command line it says so and powers off, which is how `lab.accelerator` finds out
+whether KVM works.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "src/zolder"
 PLACE = "/usr/local/lib/zolder"
 
-# -I -S -E: nothing of the environment, the user or site-packages; the SAN's half needs the standard library alone.
+# -I -S -E: nothing of the environment, the user or site-packages: the standard library alone.
 LAUNCHER = f"""#!/bin/sh
 exec /usr/bin/python3 -I -S -E -c 'import sys
 sys.path.insert(0, "{PLACE}")

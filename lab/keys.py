@@ -1,7 +1,7 @@
 """The lab's SSH keys: one set for each cache, so that images and running labs agree.
 
-`admin` opens a root shell in both guests and exists in the lab only. `agent` and `other` reach nothing but the
-agent, as in the field. The guests' own keys are fixed, so that clients can be strict about them.
+`admin` opens a root shell in both guests and exists in the lab only. `agent` and `other` reach nothing but
+the agent, as in the field. The guests' own keys are fixed, so that clients can be strict about them.
 """
 
 from __future__ import annotations

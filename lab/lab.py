@@ -5,8 +5,8 @@
     lab.san.succeed("zpool status")
     lab.reset()
 
-What runs is written down in the lab's run folder, so any process can take hold of it. Changes of what runs are
-made under a lock; it is safe to be killed at any point and to start again.
+What runs is written down in the lab's run folder, so any process can take hold of it. Changes of what runs
+are made under a lock; it is safe to be killed at any point and to start again.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Lab:
             self._install()
 
     def reset(self) -> None:
-        """Bring both machines back to the golden state, switched on, with the working tree's code on the SAN."""
+        """Bring both machines back to the golden state, with the working tree's code on the SAN."""
         with self.cache.locked(f"run-{self.name}"):
             machines = list(self.machines().values())
             if not machines:
@@ -201,9 +201,12 @@ class Lab:
                 continue
             break
         self._write_state(
-            golden=str(golden.folder), image=str(image), accelerator=golden.hardware.accelerator, installed="",
+            golden=str(golden.folder),
+            image=str(image),
+            accelerator=golden.hardware.accelerator,
+            installed="",
             entries=[str(golden.folder), str(image)],
-        )  # fmt: skip
+        )
         restore(list(self._machines.values()))
         self._wait_until_ready()
 

@@ -57,11 +57,9 @@ def local_paths(settings: Mapping[str, str]) -> list[Path]:
     found = []
     for value in settings.values():
         for word in value.split():
-            if word.startswith("file:"):
-                # An index's pages point at archives beside it.
-                path = Path(unquote(urlsplit(word).path)).parent
-            else:
-                path = Path(word)
+            # An index's pages point at archives beside it.
+            is_index = word.startswith("file:")
+            path = Path(unquote(urlsplit(word).path)).parent if is_index else Path(word)
             if path.is_absolute() and path.exists() and path != Path("/"):
                 found.append(path)
     return sorted(set(found))

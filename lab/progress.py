@@ -1,8 +1,8 @@
 """Shows what a long run is doing: the steps at work, how long they have taken and how long they should.
 
-On a terminal one line is redrawn, with a bar; elsewhere each step's start and end is a line of its own, with a
-sign of life now and then. How long a step took is remembered for the next time. Steps may overlap, from several
-threads.
+On a terminal one line is redrawn, with a bar; elsewhere each step's start and end is a line of its own,
+with a sign of life now and then. How long a step took is remembered for the next time. Steps may overlap,
+from several threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Self, TextIO
 
 from lab.cache import read_json, write_json
 
@@ -60,7 +60,7 @@ class Progress:
         self._last_line = self._started
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         """Start the display."""
         self._started = time.monotonic()
         self._ticker.start()

@@ -47,12 +47,13 @@ class Spec:
         """Return the kernel command line."""
         words = [
             "console=ttyS0", "loglevel=4", "net.ifnames=0", "panic=-1",
-            # Under emulation the processor's counter is measured wrongly on a busy machine (seen: time in the guest
-            # ran 2.4 times too fast); the HPET follows this machine's clock.
+            # Under emulation the processor's counter is measured wrongly on a busy machine (seen: time in the
+            # guest ran 2.4 times too fast); the HPET follows this machine's clock.
             "clocksource=hpet", "tsc=nowatchdog",
             # Under emulation each of these costs, and a lab has no neighbours to be protected from.
             "mitigations=off", "no5lvl", "init_on_alloc=0", "audit=0",
-            f"systemd.hostname={self.name}", f"zolder.role={self.name}", "systemd.show_status=error", "systemd.ssh_auto=no",
+            f"systemd.hostname={self.name}", f"zolder.role={self.name}",
+            "systemd.show_status=error", "systemd.ssh_auto=no",
             f"systemd.machine_id=7a6f6c6465724c61b80000000000000{self.number}",
             *self.words, *(f"systemd.mask={unit}" for unit in self.masked),
         ]  # fmt: skip
@@ -62,7 +63,9 @@ class Spec:
 # The image is one; what a role does not need is masked on its kernel's command line.
 SAN = Spec(
     "san", 1, processors=2, memory_mib=1536,
-    masked=("multipathd.service", "multipathd.socket", "iscsid.socket", "iscsid.service", "open-iscsi.service"),
+    masked=(
+        "multipathd.service", "multipathd.socket", "iscsid.socket", "iscsid.service", "open-iscsi.service",
+    ),
     disks=(
         *(Disk(f"data{number:02}", GIB) for number in range(18)),
         *(Disk(f"log{number:02}", GIB // 4) for number in range(2)),
@@ -94,7 +97,8 @@ class Hardware:
         """Return QEMU's arguments for it."""
         accelerator = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
         return [
-            "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,sata=off,smbus=off", "-accel", accelerator,
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", "q35,sata=off,smbus=off", "-accel", accelerator,
             "-cpu", "max", "-rtc", "base=utc",
             "-kernel", str(self.image / "vmlinux"), "-initrd", str(self.image / "initrd"),
         ]  # fmt: skip
@@ -124,8 +128,9 @@ def device_arguments(spec: Spec, folder: Path, links: Path, ssh_port: int) -> li
         mac = f"52:54:00:5a:{place:02}:{spec.number:02}"
         words += ["-device", f"virtio-net-pci,netdev={name},mac={mac},romfile={mtu}"]
     for name in (ROOT_SERIAL, *(disk.name for disk in spec.disks)):
+        file = f"discard=unmap,file.driver=file,file.filename={folder / name}.qcow2"
         words += [
-            "-blockdev", f"qcow2,node-name={name},discard=unmap,file.driver=file,file.filename={folder / name}.qcow2",
+            "-blockdev", f"qcow2,node-name={name},{file}",
             "-device", f"virtio-blk-pci,drive={name},serial={name},num-queues=1",
         ]  # fmt: skip
     # Free pages are given back, so that a saved state holds only what is in use.

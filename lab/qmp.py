@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lab.errors import LabError
 
@@ -39,7 +39,7 @@ class Qmp:
             self._socket.close()
             raise LabError(f"QEMU does not answer at {path}: {err}; `python -m lab down` clears up") from err
 
-    def __enter__(self) -> Qmp:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 

@@ -1,8 +1,8 @@
 """Commands in a guest, as root over SSH with the lab's admin key.
 
-All commands of one machine share one connection (OpenSSH's ControlMaster), which is made by the first and ended
-by `close`; it dies with the guest's state, so a reset closes it. This is the lab's own way in: the code under
-test uses its own keys and its own connections.
+All commands of one machine share one connection (OpenSSH's ControlMaster), which is made by the first and
+ended by `close`; it dies with the guest's state, so a reset closes it. This is the lab's own way in: the
+code under test uses its own keys and its own connections.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tree of packages that both guests boot from: Debian, the storage tools, os-brick.
 
-One tree serves the SAN and the compute machine, since building one takes the time; `lab.image` adds what makes
-them a lab. The code under test is never put here.
+One tree serves the SAN and the compute machine, since building one takes the time; `lab.image` adds what
+makes them a lab. The code under test is never put here.
 """
 
 from __future__ import annotations

@@ -81,6 +81,10 @@ class Volumes:
         self._cinder.volumes.delete(volume)
         _wait_until_gone(lambda: self._cinder.volumes.get(volume), f"volume {volume}")
 
+    def reset_state(self, volume: str) -> None:
+        """Have Cinder take a volume for available again, as an operator does behind a failed delete."""
+        self._cinder.volumes.reset_state(volume, "available")
+
     def wait(self, volume: str, status: str) -> None:
         """Wait until a volume has a status.
 
