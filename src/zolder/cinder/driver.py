@@ -17,8 +17,7 @@ from cinder import exception, interface
 from cinder.volume import driver
 
 from zolder import __version__
-from zolder.cinder.chap import chap_for, new_provider_auth
-from zolder.cinder.connection import connection_properties, provider_location
+from zolder.cinder.exports import Exports
 from zolder.cinder.objects import Connector, Snapshot, Volume
 from zolder.cinder.options import zolder_opts
 from zolder.cinder.settings import Settings, append_options, read_settings
@@ -35,14 +34,11 @@ from zolder.cinder.translate import (
 )
 from zolder.errors import (
     Busy,
-    ConnectionLost,
-    DeadlineExceeded,
     Error,
-    InvalidRequest,
     NotFound,
     NotPermitted,
 )
-from zolder.names import InitiatorName, VolumeId, ZvolName
+from zolder.names import ZvolName
 
 LOG = logging.getLogger(__name__)
 
@@ -58,6 +54,7 @@ class ZolderDriver(driver.VolumeDriver):
 
     _settings: Settings
     _san: San
+    _exports: Exports
 
     def __init__(
         self, *args: object, connect: Callable[[Settings], San] = open_san, **kwargs: object
@@ -84,6 +81,7 @@ class ZolderDriver(driver.VolumeDriver):
         self._settings = read_settings(self.configuration)
         with translated():
             self._san = self._connect(self._settings)
+        self._exports = Exports(self._settings, self._san)
 
     def check_for_setup_error(self) -> None:
         """Make sure that the parent is there and is ours; the SAN records it at the first time.
@@ -208,8 +206,9 @@ class ZolderDriver(driver.VolumeDriver):
 
         Cinder calls this when cinder-volume starts. On a SAN that kept its exports it changes nothing.
         """
-        for initiator in dict.fromkeys(attached_initiators(volume)):
-            self._export(volume, initiator)
+        with translated():
+            for initiator in dict.fromkeys(attached_initiators(volume)):
+                self._exports.open(volume, initiator)
 
     def create_export(self, context: object, volume: Volume, connector: Connector) -> dict[str, str]:  # noqa: ARG002 - ditto
         """Say where the volume will be, and make its secret where it needs one and has none.
@@ -218,11 +217,7 @@ class ZolderDriver(driver.VolumeDriver):
         this at every attachment; a secret that exists is in use elsewhere and is never changed.
         """
         with translated():
-            zvol = zvol_of(volume)
-            updates = {"provider_location": provider_location(self._settings, zvol)}
-            if self._settings.use_chap and not volume.provider_auth:
-                updates["provider_auth"] = new_provider_auth(zvol)
-        return {name: value for name, value in updates.items() if getattr(volume, name) != value}
+            return self._exports.describe(volume)
 
     def remove_export(self, context: object, volume: Volume) -> None:
         """Do nothing: what is right to remove has been removed, and the rest is somebody's.
@@ -245,52 +240,13 @@ class ZolderDriver(driver.VolumeDriver):
         self, volume: Volume, connector: Connector, **_kwargs: object
     ) -> dict[str, Any]:
         """Open a volume to one initiator and say how it is reached."""
-        return self._export(volume, initiator_of(connector))
+        with translated():
+            return self._exports.open(volume, initiator_of(connector))
 
     def terminate_connection(self, volume: Volume, connector: Connector | None, **_kwargs: object) -> bool:
         """Close a volume to one initiator, or to all where ``connector`` is None (force-detach).
 
         :return: whether somebody may still reach it, on which Cinder leaves the export alone.
         """
-        initiator = initiator_of(connector) if connector else None
-        # The attachment that is being ended is still on record. Two at once from one machine (an instance
-        # resized in place, or multiattach) share its sessions: the first to go must not end the second's.
-        # Should both go at the same moment, the initiator stays open until the next one closes or deletes.
-        if initiator is not None and attached_initiators(volume).count(initiator) > 1:
-            return True
         with translated():
-            left = self._san.storage.withdraw_zvol(self._settings.parent, zvol_of(volume), initiator)
-        return bool(left.value)
-
-    def _export(self, volume: Volume, initiator: InitiatorName) -> dict[str, Any]:
-        with translated():
-            zvol = zvol_of(volume)
-            chap = chap_for(volume.provider_auth, initiator)
-            if chap is None and self._settings.use_chap:
-                message = f"{zvol} has no provider_auth: with use_chap_auth it is not exported without"
-                raise InvalidRequest(message)
-            try:
-                export = self._san.storage.export_zvol(
-                    self._settings.parent,
-                    zvol,
-                    initiator,
-                    prefix=self._settings.prefix,
-                    portals=self._settings.portals,
-                    chap=chap,
-                ).value
-            except (ConnectionLost, DeadlineExceeded):
-                self._close_again(volume, zvol, initiator)
-                raise
-        return connection_properties(export, chap, VolumeId(volume.id))
-
-    def _close_again(self, volume: Volume, zvol: ZvolName, initiator: InitiatorName) -> None:
-        """Take back what may have been opened behind a lost answer: Cinder would never close it."""
-        if initiator in attached_initiators(volume):
-            return
-        try:
-            self._san.soon.withdraw_zvol(self._settings.parent, zvol, initiator)
-        except Error as err:
-            trouble = err.message
-        else:
-            return
-        LOG.warning("%s may stay open to %s until it is deleted: %s", zvol, initiator, trouble)
+            return self._exports.close(volume, initiator_of(connector) if connector else None)
