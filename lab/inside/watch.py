@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from answering import answer_all  # type: ignore[import-not-found]  # beside this script in the guest
-
 TRACING = Path("/sys/kernel/tracing")
 PROBES = "p:zolder/enter zfsdev_ioctl\nr:zolder/leave zfsdev_ioctl\n"
 
@@ -32,9 +30,14 @@ def stop() -> float:
     """Return the seconds since the start in which at least one process was in ZFS."""
     text = (TRACING / "trace").read_text(encoding="ascii", errors="replace")
     (TRACING / "events/zolder/enable").write_text("0", encoding="ascii")
+    return seconds_inside(text)
+
+
+def seconds_inside(trace: str) -> float:
+    """Return the seconds in which at least one process was between its entry and its return."""
     inside: set[str] = set()
     seconds = since = 0.0
-    for process, when, event in _EVENT.findall(text):
+    for process, when, event in _EVENT.findall(trace):
         now = float(when)
         if inside:
             seconds += now - since
@@ -47,4 +50,6 @@ def stop() -> float:
 
 
 if __name__ == "__main__":
+    from answering import answer_all  # type: ignore[import-not-found]  # beside this script in the guest
+
     answer_all(start, stop)
