@@ -86,12 +86,11 @@ def test_suspended_zpool(lab: Lab, san: RemoteStorage) -> None:
     """A suspended zpool is told at once and hangs nobody; the other zpool goes on."""
     made = make(san, FAST)
     lab.san.succeed("zpool set failmode=wait fast")
-    (disk,) = lab.san.succeed("zpool list -vHPL fast | awk '$1 ~ \"^/dev\" {print $1}'").split()[:1]
-    name = disk.removeprefix("/dev/").rstrip("0123456789")
-    lab.san.succeed(f"basename $(readlink -f /sys/block/{name}/device) > /tmp/device")
-    lab.san.run(
-        "cat /tmp/device > /sys/bus/virtio/drivers/virtio_blk/unbind; (zfs set zolder:x=1 fast; sync) &"
-    )
+    disks = lab.san.succeed("zpool list -vHPL fast | grep -o '/dev/vd[a-z]*' | sort -u").split()
+    for disk in disks:
+        device = lab.san.succeed(f"basename $(readlink -f /sys/block/{disk.removeprefix('/dev/')}/device)")
+        lab.san.succeed(f"echo {device.strip()} > /sys/bus/virtio/drivers/virtio_blk/unbind")
+    lab.san.succeed("setsid zfs set zolder:x=1 fast > /dev/null 2>&1 < /dev/null &")
     lab.san.wait_until("grep -q SUSPENDED /proc/spl/kstat/zfs/fast/state", 60, "the suspended zpool")
     started = time.monotonic()
     for attempt in (
@@ -105,18 +104,24 @@ def test_suspended_zpool(lab: Lab, san: RemoteStorage) -> None:
     assert make(san, PARENT).parent == PARENT
 
 
+def hold_open(lab: Lab, node: str, *, seconds: int) -> None:
+    """Have a process on the SAN hold a zvol's device open for so long."""
+    lab.san.succeed(f"setsid sleep {seconds} < {node} > /dev/null 2>&1 &")
+    lab.san.wait_until("readlink /proc/$(pgrep -x sleep)/fd/0 | grep -q /dev/zd", 30, "the zvol's holder")
+
+
 def test_held_open(lab: Lab, san: RemoteStorage, caplog: pytest.LogCaptureFixture) -> None:
     """A zvol that a process holds is waited for, announced, and then the process is named."""
     made = make(san)
     node = f"/dev/zvol/{PARENT}/{made.name}"
     lab.san.wait_until(f"test -e {node}", 30, "the zvol's link")
-    lab.san.succeed(f"systemd-run --unit=holder -q tail -f {node}")
-    with caplog.at_level(logging.INFO, "zolder"), pytest.raises(Busy, match="tail") as refused:
+    hold_open(lab, node, seconds=600)
+    with caplog.at_level(logging.INFO, "zolder"), pytest.raises(Busy, match="sleep") as refused:
         san.delete_zvol(PARENT, made.name)
-    assert "tail" in str(refused.value.details["holders"])
+    assert "sleep" in str(refused.value.details["holders"])
     assert any("is busy: waiting up to" in record.getMessage() for record in caplog.records)
     assert san.get_zvol(PARENT, made.name) == made
-    lab.san.succeed("systemctl stop holder")
+    lab.san.succeed("pkill -x sleep")
     assert san.delete_zvol(PARENT, made.name).changed
 
 
@@ -125,7 +130,7 @@ def test_released_in_time(lab: Lab, san: RemoteStorage) -> None:
     made = make(san)
     node = f"/dev/zvol/{PARENT}/{made.name}"
     lab.san.wait_until(f"test -e {node}", 30, "the zvol's link")
-    lab.san.succeed(f"systemd-run --unit=holder -q timeout 3 tail -f {node}")
+    hold_open(lab, node, seconds=3)
     assert san.delete_zvol(PARENT, made.name).changed
 
 
@@ -167,7 +172,7 @@ def cut_at_random(lab: Lab, request: Callable[[], object], chance: random.Random
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_cut_lines(lab: Lab, san: RemoteStorage, seed: int) -> None:
     """A line cut or an agent killed during any request: asked again, each is done exactly once."""
     chance = random.Random(seed)  # noqa: S311 - which moment is cut, repeatably
