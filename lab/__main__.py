@@ -80,8 +80,8 @@ def show_status(lab: Lab, *, as_json: bool) -> int:
     else:
         print(f"lab {lab.name}: {'up' if up else 'down'}")
         for name, entry in machines.items():
-            state = "running" if entry["running"] else "off"
-            print(f"  {name}: {state}, ssh on 127.0.0.1 port {entry['ssh_port']}")
+            doing = "running" if entry["running"] else "off"
+            print(f"  {name}: {doing}, ssh on 127.0.0.1 port {entry['ssh_port']}")
     return 0 if up else 3
 
 

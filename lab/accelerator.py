@@ -1,7 +1,7 @@
 """Whether KVM works here, found out by booting the guests' kernel in it.
 
-A /dev/kvm that opens proves nothing: in nested clouds it may be unable to run a stock kernel. The verdict
-is kept for this processor, kernel and QEMU.
+A /dev/kvm that opens proves nothing: in nested clouds it may be unable to run a stock kernel. The verdict is
+kept for this processor, kernel and QEMU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.cache import Cache, content_key, read_json, write_json
 from lab.initrd import PROBE_ANSWER, PROBE_WORD
-from lab.qemu import Hardware
+from lab.spec import Hardware
 
 PROBE_SECONDS = 20.0
 

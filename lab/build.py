@@ -43,7 +43,6 @@ class Image:
     folder: Path
     key: str
     keys: Path
-    entries: tuple[Path, ...]
 
 
 def find_image(cache: Cache) -> Image | None:
@@ -58,7 +57,7 @@ def find_image(cache: Cache) -> Image | None:
         return None
     key = image.image_key(found.name, modules.name, keys)
     folder = cache.find("image", key)
-    return Image(folder, key, keys, (found, modules, folder)) if folder else None
+    return Image(folder, key, keys) if folder else None
 
 
 def build_image(cache: Cache, progress: Progress) -> Image:
@@ -95,8 +94,7 @@ def build_image(cache: Cache, progress: Progress) -> Image:
                     log=cache.logs / "image.log",
                 )
 
-        image_folder = cache.ensure("image", key, make, needs_bytes=image.NEEDS_BYTES)
-        return Image(image_folder, key, keys, (tree, modules, image_folder))
+        return Image(cache.ensure("image", key, make, needs_bytes=image.NEEDS_BYTES), key, keys)
 
 
 def build_parts(cache: Cache, progress: Progress) -> tuple[Path, Path, Versions]:

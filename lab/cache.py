@@ -7,23 +7,29 @@ left is removed by the next one. Entries are never changed afterwards.
 
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lab.errors import DiskFull, LabError
 
+# Kinds of entries that old versions of the lab leave behind, and how long one may lie unused.
+PRUNED = ("rootfs", "image", "golden", "zfs")
+KEPT_SECONDS = 14 * 86400.0
+
 
 def default_root() -> Path:
     """Return the user's cache folder for the lab."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "zolder"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "zolder"
 
 
 def content_key(*parts: object) -> str:
@@ -45,6 +51,22 @@ def tree_digest(*paths: Path) -> str:
             digest.update(f"{name}\0{executable}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def recipe_digest(*modules: Path) -> str:
+    """Return a digest of what Python modules do: comments, docstrings and layout do not count."""
+    return content_key(
+        [ast.unparse(WithoutDocstrings().visit(ast.parse(path.read_text()))) for path in modules]
+    )
+
+
+class WithoutDocstrings(ast.NodeTransformer):
+    """Drops all that is said and not done."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Drop strings that stand alone."""
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
 
 
 class Cache:
@@ -70,7 +92,10 @@ class Cache:
     def find(self, kind: str, key: str) -> Path | None:
         """Return an entry if it is there; it is then whole."""
         path = self.entry(kind, key)
-        return path if path.is_dir() else None
+        if not path.is_dir():
+            return None
+        os.utime(path)  # when it was last of use, for `prune`
+        return path
 
     def ensure(self, kind: str, key: str, make: Callable[[Path], None], *, needs_bytes: int = 0) -> Path:
         """Return an entry, made first if it is absent.
@@ -125,21 +150,24 @@ class Cache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def prune(self, keep: set[Path]) -> list[Path]:
-        """Remove entries that are neither to be kept nor used by a running lab, and return them."""
-        kept = {path.name for path in keep}
+    def prune(self) -> list[Path]:
+        """Remove entries that were of no use for long and that no running lab stands on, and return them."""
+        standing: set[str] = set()
         for state in self.root.glob("run/*/state.json"):
             entries = read_json(state).get("entries")
-            kept.update(Path(path).name for path in (entries if isinstance(entries, list) else []))
+            standing.update(entries if isinstance(entries, list) else [])
+        oldest = time.time() - KEPT_SECONDS
         removed = []
-        for path in sorted(self.root.iterdir()):
-            if (
-                path.is_dir()
-                and path.name.startswith(("rootfs-", "image-", "golden-"))
-                and path.name not in kept
-            ):
-                shutil.rmtree(path)
-                removed.append(path)
+        for path in sorted(self.root.glob("*-*")):
+            if path.name.split("-")[0] not in PRUNED or str(path) in standing:
+                continue
+            with self.locked(path.name):
+                if path.exists() and path.stat().st_mtime < oldest:
+                    # Renamed first: nobody may find an entry that is half removed.
+                    doomed = path.with_name(f".removing-{path.name}")
+                    path.rename(doomed)
+                    shutil.rmtree(doomed)
+                    removed.append(path)
         return removed
 
 

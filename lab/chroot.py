@@ -1,7 +1,9 @@
-"""Runs one command inside a guest's tree: `python -m lab.chroot TREE [--bind PATH]... -- COMMAND...`.
+"""Runs one command inside a guest's tree.
+
+    python -m lab.chroot TREE [--bind=PATH]... -- COMMAND...
 
 Meant to be started through `lab.command.run_contained`: its mounts live in that private namespace and end
-with it. It binds given paths of this machine read-only at the same place, and the resolver's settings.
+with it. It binds given paths of this machine read-only at the same place.
 """
 
 from __future__ import annotations

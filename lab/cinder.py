@@ -26,7 +26,7 @@ from lab.cache import read_json, write_json
 from lab.errors import LabError, TimedOut, indent
 from lab.lab import Lab
 from lab.ports import free_ports
-from lab.qemu import Process
+from lab.process import Process
 from lab.volumes import PROJECT, USER, Volumes
 from lab.waiting import wait_until
 

@@ -20,18 +20,19 @@ NO_SPACE = "No space left on device"
 # private as well, so that whatever is mounted for a build is gone with it.
 CONTAINED = (
     "setpriv", "--pdeathsig", "KILL", "--",
-    "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-    "--",
+    "unshare", "--mount", "--propagation", "private", "--mount-proc",
+    "--pid", "--fork", "--kill-child=KILL", "--",
 )  # fmt: skip
 
 
-def capture(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
+def capture(argv: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a short command and return its standard output.
 
+    :param text: its standard input.
     :raises CommandFailed: when it exits other than 0.
     """
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, env=env
+        argv, input=text or "", capture_output=True, text=True, errors="replace", check=False, env=env
     )
     if done.returncode != 0:
         raise CommandFailed("on this machine", argv, done.returncode, done.stderr)
@@ -78,4 +79,7 @@ def run_contained(
 def build_environment(**more: str) -> dict[str, str]:
     """Return the environment for building tools: ours, in the C locale, without our Python's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_"))}
-    return kept | {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"} | more
+    # Debian keeps mkfs and the like where a user's PATH often does not lead.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    fixed = {"PATH": path, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    return kept | fixed | more

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from lab.accelerator import choose_accelerator
 from lab.build import Image
-from lab.cache import Cache, content_key
+from lab.cache import Cache, content_key, recipe_digest
 from lab.keys import known_hosts
 from lab.machine import BOOT_SECONDS, Machine, Place
 from lab.packages import qemu_version
 from lab.ports import free_ports
 from lab.progress import Progress
-from lab.qemu import SAN, SPECS, Hardware, device_key, make_disks
+from lab.qemu import make_disks
 from lab.qmp import Qmp
+from lab.spec import SAN, SPECS, Hardware, device_key, node_names
 
 TAG = "golden"
 NEEDS_BYTES = 3 * 2**30
@@ -35,7 +36,7 @@ class Golden:
 
 def golden_key(image: Image, accelerator: str, qemu: str) -> str:
     """Return the key of the state that these would give."""
-    return content_key(image.key, accelerator, qemu, device_key())
+    return content_key(image.key, accelerator, qemu, device_key(), recipe_digest(Path(__file__)))
 
 
 def find_golden(cache: Cache, image: Image) -> Golden | None:
@@ -62,7 +63,7 @@ def ensure_golden(cache: Cache, image: Image, progress: Progress) -> Golden:
 
 def make_golden(folder: Path, image: Image, accelerator: str) -> None:
     """Boot both guests from fresh disks, make the zpools, and save both."""
-    hardware = Hardware(image.folder, accelerator, no_reboot=True)
+    hardware = Hardware(image.folder, accelerator)
     ports = free_ports([spec.name for spec in SPECS])
     hosts = folder / "known_hosts"
     hosts.write_text(known_hosts(image.keys, ports))
@@ -71,7 +72,7 @@ def make_golden(folder: Path, image: Image, accelerator: str) -> None:
         place = Place(folder / spec.name, folder, image.keys, hosts)
         place.folder.mkdir()
         make_disks(spec, place.folder, image.folder)
-        machines.append(Machine(spec, place, hardware, ports[spec.name], None))
+        machines.append(Machine(spec, place, hardware, ports[spec.name]))
     try:
         with ThreadPoolExecutor(max_workers=len(machines)) as workers:
             list(workers.map(prepare, machines))
@@ -80,7 +81,7 @@ def make_golden(folder: Path, image: Image, accelerator: str) -> None:
         for machine in machines:
             machine.power_off_hard()
     for path in folder.rglob("*"):
-        if (path.is_file() and path.suffix != ".qcow2") or path.is_socket():
+        if path.is_socket() or (path.is_file() and path.suffix != ".qcow2"):
             path.unlink()
 
 
@@ -102,12 +103,13 @@ def save(machines: list[Machine]) -> None:
     for connection in connections:
         connection.execute("stop")
     for machine, connection in zip(machines, connections, strict=True):
-        nodes = node_names(machine)
+        nodes = node_names(machine.spec)
         connection.run_job("snapshot-save", "save", tag=TAG, vmstate=nodes[0], devices=nodes)
+        process = machine.find_process()
         connection.execute("quit")
         connection.close()
-        if machine.process is not None:
-            machine.process.wait()
+        if process is not None:
+            process.wait()
 
 
 def restore(machines: list[Machine]) -> None:
@@ -118,7 +120,7 @@ def restore(machines: list[Machine]) -> None:
 
     def load(pair: tuple[Machine, Qmp]) -> None:
         machine, connection = pair
-        nodes = node_names(machine)
+        nodes = node_names(machine.spec)
         connection.run_job("snapshot-load", "load", tag=TAG, vmstate=nodes[0], devices=nodes)
 
     pairs = [(machine, machine.qmp()) for machine in machines]
@@ -132,8 +134,3 @@ def restore(machines: list[Machine]) -> None:
     finally:
         for _, connection in pairs:
             connection.close()
-
-
-def node_names(machine: Machine) -> list[str]:
-    """Return QEMU's names of a machine's disks; the first also holds the memory."""
-    return ["root", *(disk.name for disk in machine.spec.disks)]

@@ -1,4 +1,4 @@
-"""The root image: the tree of packages made into one ext4 file, with kernel and RAM disk beside it.
+"""The root image: the tree of packages made into the lab's guests, with kernel and RAM disk.
 
 What is added here is quick to change: files of `lab/guest`, keys, compiled modules. The tree of packages in
 the cache is never written to.
@@ -6,11 +6,11 @@ the cache is never written to.
 
 from __future__ import annotations
 
-import os
+import lzma
 import shutil
 from pathlib import Path
 
-from lab.cache import content_key, tree_digest
+from lab.cache import content_key, recipe_digest, tree_digest
 from lab.command import build_environment, run_logged
 from lab.debian import Versions
 from lab.initrd import extract_kernel, make_initrd
@@ -25,9 +25,9 @@ NEEDS_BYTES = 2 * 2**30
 MASKED = [
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
     "systemd-tmpfiles-clean.timer", "e2scrub_reap.service", "sshd-keygen.service", "systemd-pstore.service",
-    "getty@tty1.service", "serial-getty@ttyS0.service", "nvmf-autoconnect.service",
-    "nvmefc-boot-connections.service", "systemd-networkd.service", "fio.service", "systemd-logind.service",
-    "systemd-binfmt.service",
+    "getty@tty1.service", "serial-getty@ttyS0.service",
+    "nvmf-autoconnect.service", "nvmefc-boot-connections.service",
+    "systemd-networkd.service", "fio.service", "systemd-logind.service", "systemd-binfmt.service",
     "proc-sys-fs-binfmt_misc.automount", "modprobe@drm.service", "modprobe@fuse.service", "tmp.mount",
     "dev-hugepages.mount", "dev-mqueue.mount", "lvm2-monitor.service", "blk-availability.service",
     "systemd-udev-load-credentials.service", "systemd-hwdb-update.service", "ldconfig.service",
@@ -42,7 +42,7 @@ def image_key(rootfs: str, modules: str, keys: Path) -> str:
     public = [
         public_key(keys, name) for name in (*CLIENT_KEYS, *(f"{machine}_host" for machine in MACHINE_KEYS))
     ]
-    own = tree_digest(here / "image.py", here / "initrd.py", here / "keys.py")
+    own = recipe_digest(here / "image.py", here / "initrd.py", here / "keys.py")
     return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), own)
 
 
@@ -55,9 +55,10 @@ def make_image(
     run_logged(["cp", "-al", str(rootfs / "tree"), str(tree)], log)
     boot = tree / f"boot/vmlinuz-{versions.kernel}"
     extract_kernel(boot, folder / "vmlinux")
-    make_initrd(tree, versions.kernel, folder / "initrd")
     shutil.rmtree(tree / "boot")
     (tree / "boot").mkdir()
+    unpack_modules(tree, versions)
+    make_initrd(tree, versions.kernel, folder / "initrd")
     add_modules(tree, modules, versions, log)
     for path in sorted(GUEST_FILES.rglob("*")):
         if path.is_file():
@@ -82,9 +83,16 @@ def make_image(
         # All tables are written now: else the guest's kernel writes them in the background at its first boot.
         ["mkfs.ext4", "-q", "-F", "-L", "zolder-lab", "-m", "0", "-N", "120000",
          "-E", "lazy_itable_init=0,lazy_journal_init=0", "-d", str(tree), str(image)],
-        log, env=admin_environment(),
+        log, env=build_environment(),
     )  # fmt: skip
     shutil.rmtree(tree)
+
+
+def unpack_modules(tree: Path, versions: Versions) -> None:
+    """Unpack the kernel's modules: under emulation that takes longer at each boot than it takes here once."""
+    for packed in (tree / f"usr/lib/modules/{versions.kernel}").rglob("*.ko.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
 
 
 def add_modules(tree: Path, modules: Path, versions: Versions, log: Path) -> None:
@@ -92,12 +100,7 @@ def add_modules(tree: Path, modules: Path, versions: Versions, log: Path) -> Non
     place = f"usr/lib/modules/{versions.kernel}/updates/zfs"
     for name in MODULES:
         put(tree, f"{place}/{name}", (modules / name).read_bytes(), 0o644)
-    run_logged(["chroot", str(tree), "/usr/sbin/depmod", versions.kernel], log, env=admin_environment())
-
-
-def admin_environment() -> dict[str, str]:
-    """Return a building environment that finds what Debian keeps in sbin, also for users without it."""
-    return build_environment(PATH=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    run_logged(["chroot", str(tree), "/usr/sbin/depmod", versions.kernel], log, env=build_environment())
 
 
 def put(tree: Path, name: str, content: bytes, mode: int) -> None:

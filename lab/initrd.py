@@ -2,8 +2,8 @@
 
 The kernel is unpacked, because unpacking it under emulation takes seconds at each boot. The RAM disk has
 busybox and one module: it finds the root disk by its serial number and hands over to systemd. With
-`zolder.probe` on the command line it says so and powers off, which is how `lab.accelerator` finds out
-whether KVM works.
+`zolder.probe` on the command line it says so and powers off, which is how `lab.accelerator` finds out whether
+KVM works.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def extract_kernel(bzimage: Path, vmlinux: Path) -> None:
 
 def make_initrd(tree: Path, kernel: str, initrd: Path) -> None:
     """Write the initial RAM disk, with busybox and the disk driver of a guest's tree."""
-    driver = tree / f"usr/lib/modules/{kernel}/kernel/drivers/block/virtio_blk.ko"
-    packed = driver.with_suffix(".ko.xz")
-    module = lzma.decompress(packed.read_bytes()) if packed.exists() else driver.read_bytes()
+    module = (tree / f"usr/lib/modules/{kernel}/kernel/drivers/block/virtio_blk.ko").read_bytes()
     executable = stat.S_IFREG | 0o755
     entries = [
         cpio_entry("bin", stat.S_IFDIR | 0o755, b""),

@@ -15,12 +15,13 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TextIO
 
 from lab.build import EXPECTED, build_image, find_image
 from lab.bytecode import Bytecode
-from lab.cache import Cache, read_json, write_json
+from lab.cache import Cache
 from lab.command import capture
 from lab.errors import LabError
 from lab.golden import Golden, ensure_golden, find_golden, restore
@@ -29,7 +30,9 @@ from lab.keys import known_hosts
 from lab.machine import Machine, Place
 from lab.ports import free_ports
 from lab.progress import Progress
-from lab.qemu import COMPUTE, SAN, SPECS, Hardware, Process, Spec, find_stray
+from lab.qemu import find_qemu
+from lab.runfile import RunFile, State
+from lab.spec import COMPUTE, SAN, SPECS, Hardware
 
 ADDRESSES = {"san": "192.168.77.1", "compute": "192.168.77.2"}
 SECOND_ADDRESSES = {"san": "192.168.78.1", "compute": "192.168.78.2"}
@@ -51,8 +54,9 @@ class Lab:
         self.cache = cache or Cache()
         self.folder = self.cache.run_folder(name)
         self._output = output
+        self._run_file = RunFile(self.folder)
         self._machines: dict[str, Machine] = {}
-        self._taken_from: tuple[int, int] = (0, 0)
+        self._taken_from = (0, 0)
 
     @classmethod
     def default(cls) -> Lab:
@@ -83,30 +87,25 @@ class Lab:
         """
         machines = self.machines()
         if not machines:
-            raise LabError(f"the lab {self.name!r} is not up; start it with `python -m lab up`")
+            raise self._not_up()
         if name not in machines:
             raise LabError(f"there is no machine {name!r}; there are {', '.join(machines)}")
         return machines[name]
 
     def machines(self) -> dict[str, Machine]:
-        """Return the machines by name; none when the lab is not up."""
-        path = self.folder / "state.json"
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            self._machines = {}
-            return {}
+        """Return the machines by name; none when the lab was not started."""
         # Another process may have restarted the lab since we looked.
-        stamp = (status.st_mtime_ns, status.st_ino)
+        stamp = self._run_file.stamp()
         if stamp != self._taken_from:
-            self._machines = self._take_hold()
+            state = self._run_file.read()
+            self._machines = self._take_hold(state) if state else {}
             self._taken_from = stamp
         return self._machines
 
     def is_up(self) -> bool:
-        """Say whether all machines run."""
-        machines = self.machines()
-        return bool(machines) and all(machine.is_running() for machine in machines.values())
+        """Say whether all machines run, and came to their pristine state once."""
+        state = self._run_file.read()
+        return state is not None and state.ready and all(m.is_running() for m in self.machines().values())
 
     def environment(self) -> dict[str, str]:
         """Return how to reach the lab, for tests and for `python -m lab env`."""
@@ -135,7 +134,7 @@ class Lab:
         with Progress("build", EXPECTED, self.cache.root / "timings.json", self._output) as progress:
             image = build_image(self.cache, progress)
             golden = ensure_golden(self.cache, image, progress)
-        self.cache.prune({*image.entries, golden.folder})
+        self.cache.prune()
         return golden
 
     def up(self) -> None:
@@ -144,99 +143,104 @@ class Lab:
         What runs already is left as it is.
         """
         golden = self.build()
-        with self.cache.locked(f"run-{self.name}"):
-            if not self.is_up():
+        with self._changing():
+            if self.is_up():
+                self._install()
+            else:
                 self._stop()
                 self._start(golden)
-            self._install()
+                self._restore()
 
     def reset(self) -> None:
         """Bring both machines back to the golden state, with the working tree's code on the SAN."""
-        with self.cache.locked(f"run-{self.name}"):
-            machines = list(self.machines().values())
-            if not machines:
-                raise LabError(f"the lab {self.name!r} is not up; start it with `python -m lab up`")
-            for machine in machines:
+        with self._changing():
+            if not self.machines():
+                raise self._not_up()
+            for machine in self.machines().values():
                 machine.remote.close()
                 if not machine.is_running():
                     machine.start(paused=True)
-            self._write_state(installed="")
-            restore(machines)
-            self._wait_until_ready()
-            self._install()
+            self._run_file.change(ready=False, installed="")
+            self._restore()
 
     def down(self) -> None:
         """End the machines of this lab, and forget their disks."""
-        with self.cache.locked(f"run-{self.name}"):
+        with self._changing():
             self._stop()
 
     def install(self) -> bool:
         """Put the working tree's code on the SAN, and say whether it was not there yet."""
-        with self.cache.locked(f"run-{self.name}"):
+        with self._changing():
             return self._install()
 
     # How
 
+    def _changing(self) -> AbstractContextManager[None]:
+        return self.cache.locked(f"run-{self.name}")
+
     def _start(self, golden: Golden) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        image = golden.hardware.image
+        """Start both machines, stopped before their first instruction."""
         keys = self._keys()
+        image, accelerator = golden.hardware.image, golden.hardware.accelerator
         for attempt in range(1, START_ATTEMPTS + 1):
             ports = free_ports([spec.name for spec in SPECS])
+            state = State(str(image), str(golden.folder), accelerator, ports)
+            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "known_hosts").write_text(known_hosts(keys, ports))
-            # Sparse, and shared with the golden file where the file system can.
+            # Sparse, and shared with the golden files where the file system can.
             names = [str(golden.folder / spec.name) for spec in SPECS]
             capture(["cp", "-r", "--sparse=auto", "--reflink=auto", *names, str(self.folder)])
-            self._machines = {
-                spec.name: Machine(spec, self._place(spec), golden.hardware, ports[spec.name], None)
-                for spec in SPECS
-            }
             try:
-                for machine in self._machines.values():
+                for machine in self._take_hold(state).values():
                     machine.start(paused=True)
             except LabError:
                 self._stop()
-                if attempt == START_ATTEMPTS:  # else a port may have been taken under us
+                if attempt == START_ATTEMPTS:  # else somebody may have taken a port under us
                     raise
-                continue
-            break
-        self._write_state(
-            golden=str(golden.folder),
-            image=str(image),
-            accelerator=golden.hardware.accelerator,
-            installed="",
-            entries=[str(golden.folder), str(image)],
-        )
-        restore(list(self._machines.values()))
-        self._wait_until_ready()
+            else:
+                self._run_file.write(state)
+                return
 
     def _stop(self) -> None:
-        for machine in self.machines().values():
-            machine.power_off_hard()
-        # Those of a run that was killed, or failed, before it could write down what it had started.
+        self._run_file.remove()
+        # By their own pid files: also those of a run that was killed before it could write anything down. Our
+        # shared SSH connections end with the machines.
         for spec in SPECS:
-            if process := find_stray(self.folder / spec.name):
+            if process := find_qemu(self.folder / spec.name):
                 process.kill()
-        self._machines = {}
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
-    def _wait_until_ready(self) -> None:
-        def ready(machine: Machine) -> None:
-            machine.wait_until_ready(READY_SECONDS)
+    def _restore(self) -> None:
+        """Load the golden state, set the clocks, and install the working tree's code."""
+        restore(list(self.machines().values()))
 
-        machines = list(self.machines().values())
-        with ThreadPoolExecutor(max_workers=len(machines)) as workers:
-            list(workers.map(ready, machines))
-        self.compute.wait_until(f"ping -c 1 -W 1 {ADDRESSES['san']}", READY_SECONDS, "the private link")
+        def bring_san() -> None:
+            self.san.wait_until_ready(READY_SECONDS)
+            self._install()
+
+        def bring_compute() -> None:
+            self.compute.wait_until_ready(READY_SECONDS)
+            self.compute.wait_until(f"ping -c 1 -W 1 {ADDRESSES['san']}", READY_SECONDS, "the private link")
+
+        with ThreadPoolExecutor(max_workers=2) as workers:
+            for done in [workers.submit(bring_san), workers.submit(bring_compute)]:
+                done.result()
+        self._run_file.change(ready=True)
 
     def _install(self) -> bool:
+        state = self._run_file.read()
+        if state is None:
+            raise self._not_up()
         digest = code_digest()
-        if self._state().get("installed") == digest:
+        if state.installed == digest:
             return False
-        install_code(self.san, Bytecode(self.cache, Path(str(self._state()["image"])).name))
-        self._write_state(installed=digest)
+        install_code(self.san, Bytecode(self.cache, Path(state.image).name))
+        self._run_file.change(installed=digest)
         return True
+
+    def _not_up(self) -> LabError:
+        return LabError(f"the lab {self.name!r} is not up; start it with `python -m lab up`")
 
     def _keys(self) -> Path:
         keys = self.cache.find("keys", "1")
@@ -244,36 +248,11 @@ class Lab:
             raise LabError("the lab has not been built yet; `python -m lab build`")
         return keys
 
-    def _place(self, spec: Spec) -> Place:
-        return Place(self.folder / spec.name, self.folder, self._keys(), self.folder / "known_hosts")
-
-    def _state(self) -> dict[str, object]:
-        path = self.folder / "state.json"
-        return read_json(path) if path.exists() else {}
-
-    def _write_state(self, **changes: object) -> None:
-        """Write down what runs, for whoever comes next."""
-        machines = {
-            name: {
-                "ssh_port": machine.ssh_port,
-                "pid": machine.process.pid if machine.process else 0,
-                "start_time": machine.process.start_time if machine.process else 0,
-            }
-            for name, machine in self._machines.items()
+    def _take_hold(self, state: State) -> dict[str, Machine]:
+        hardware = Hardware(Path(state.image), state.accelerator)
+        keys, hosts = self._keys(), self.folder / "known_hosts"
+        places = {spec.name: Place(self.folder / spec.name, self.folder, keys, hosts) for spec in SPECS}
+        return {
+            spec.name: Machine(spec, places[spec.name], hardware, state.ssh_ports[spec.name])
+            for spec in SPECS
         }
-        write_json(self.folder / "state.json", self._state() | {"machines": machines} | changes)
-        status = (self.folder / "state.json").stat()
-        self._taken_from = (status.st_mtime_ns, status.st_ino)
-
-    def _take_hold(self) -> dict[str, Machine]:
-        state = self._state()
-        hardware = Hardware(Path(str(state["image"])), str(state["accelerator"]))
-        running = state["machines"]
-        if not isinstance(running, dict):
-            raise LabError(f"{self.folder / 'state.json'} is not the lab's; `python -m lab down` clears up")
-        found = {}
-        for spec in SPECS:
-            entry = running[spec.name]
-            process = Process(entry["pid"], entry["start_time"]) if entry["pid"] else None
-            found[spec.name] = Machine(spec, self._place(spec), hardware, entry["ssh_port"], process)
-        return found

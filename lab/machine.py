@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.errors import CommandFailed, LabError, TimedOut
-from lab.qemu import Hardware, Process, Spec, start_qemu
+from lab.process import Process
+from lab.qemu import find_qemu, start_qemu
 from lab.qmp import Qmp
 from lab.remote import CONNECT_SECONDS, Completed, Remote
+from lab.spec import Hardware, Spec
 from lab.waiting import wait_until
 
 T = TypeVar("T")
 
-BOOT_SECONDS = 180.0
+BOOT_SECONDS = 900.0
+# How long the tries to connect to a booting guest wait, before they have patience.
+FIRST_TRIES = (1,) * 20 + (2,) * 10 + (5,) * 10
 # What systemd and kernels write to make a terminal colourful.
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r|\x00")
 
@@ -40,17 +44,11 @@ class Place:
 class Machine:
     """A guest, running or not."""
 
-    def __init__(
-        self, spec: Spec, place: Place, hardware: Hardware, ssh_port: int, process: Process | None
-    ) -> None:
-        """Take hold of a machine; nothing is started.
-
-        :param process: its QEMU, where one was started.
-        """
+    def __init__(self, spec: Spec, place: Place, hardware: Hardware, ssh_port: int) -> None:
+        """Take hold of a machine; nothing is started."""
         self.name = spec.name
         self.spec = spec
         self.ssh_port = ssh_port
-        self.process = process
         self._place = place
         self._hardware = hardware
         self.remote = Remote(spec.name, ssh_port, place.keys, place.known_hosts, place.folder / "ssh.sock")
@@ -138,7 +136,11 @@ class Machine:
 
     def is_running(self) -> bool:
         """Say whether its QEMU runs."""
-        return self.process is not None and self.process.is_alive()
+        return self.find_process() is not None
+
+    def find_process(self) -> Process | None:
+        """Return its QEMU, whoever started it."""
+        return find_qemu(self._place.folder)
 
     def console_tail(self, lines: int = 40) -> str:
         """Return the last lines of its console."""
@@ -149,7 +151,7 @@ class Machine:
 
     def start(self, *, paused: bool = False) -> None:
         """Start its QEMU; see `boot` for a machine that is then ready."""
-        self.process = start_qemu(
+        start_qemu(
             self.spec, self._hardware, self._place.folder, self._place.links, self.ssh_port, paused=paused
         )
 
@@ -159,8 +161,8 @@ class Machine:
 
     def power_off_hard(self) -> None:
         """Pull the plug: nothing is flushed, nobody is told."""
-        if self.process is not None:
-            self.process.kill()
+        if process := self.find_process():
+            process.kill()
         self.remote.close()
 
     def boot(self) -> None:
@@ -174,9 +176,12 @@ class Machine:
     def wait_until_ready(self, timeout_seconds: float, *, booting: bool = False) -> None:
         """Wait for its sshd, and set its clock.
 
-        :param booting: wait until systemd says that all has started, too.
+        :param booting: it is being booted, not restored; wait until systemd says that all has started, too.
         :raises TimedOut: with the end of its console.
         """
+        # User networking accepts connections for a guest that does not listen yet, and those then hang: while
+        # it boots, a new one is made soon. A restored guest listens at once, however slow it may be.
+        patience = iter(FIRST_TRIES if booting else ())
 
         def answers() -> bool:
             if not self.is_running():
@@ -184,15 +189,11 @@ class Machine:
                     f"{self.name} ended while starting; end of its console:\n{self.console_tail(25)}"
                 )
             # A restored machine believes it is still the time when its state was saved.
-            done = self.remote.run(f"date -u -s @{time.time():.3f}")
-            # User networking accepts for a guest that is not listening yet, and a long attempt would stall on
-            # that; but a guest that is slow, on a busy machine, needs longer ones to answer at all.
-            self.remote.connect_seconds = min(2 * self.remote.connect_seconds, CONNECT_SECONDS)
-            return done.exit_status == 0
+            command = f"date -u -s @{time.time():.3f}"
+            connect_seconds = next(patience, CONNECT_SECONDS)
+            return self.remote.run(command, connect_seconds=connect_seconds).exit_status == 0
 
-        self.remote.connect_seconds = 2
         self.wait_until(answers, timeout_seconds, f"{self.name} to answer over ssh")
-        self.remote.connect_seconds = CONNECT_SECONDS
         if booting:
             # Exits 1 for "degraded": whether a unit matters is for the one who needs it to say.
             self.run("systemctl is-system-running --wait", timeout_seconds=timeout_seconds)

@@ -27,6 +27,7 @@ TOOLS = {
 BUILD_TOOLS = TOOLS | {
     "mmdebstrap": "mmdebstrap",
     "e2fsprogs": "mkfs.ext4",
+    "fdisk": "sfdisk",
     "zstd": "zstd",
     "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
 }

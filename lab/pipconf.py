@@ -57,9 +57,9 @@ def local_paths(settings: Mapping[str, str]) -> list[Path]:
     found = []
     for value in settings.values():
         for word in value.split():
-            # An index's pages point at archives beside it.
-            is_index = word.startswith("file:")
-            path = Path(unquote(urlsplit(word).path)).parent if is_index else Path(word)
+            path = Path(word)
+            if word.startswith("file:"):  # an index's pages point at archives beside it
+                path = Path(unquote(urlsplit(word).path)).parent
             if path.is_absolute() and path.exists() and path != Path("/"):
                 found.append(path)
     return sorted(set(found))

@@ -1,8 +1,8 @@
 """Shows what a long run is doing: the steps at work, how long they have taken and how long they should.
 
-On a terminal one line is redrawn, with a bar; elsewhere each step's start and end is a line of its own,
-with a sign of life now and then. How long a step took is remembered for the next time. Steps may overlap,
-from several threads.
+On a terminal one line is redrawn, with a bar; elsewhere each step's start and end is a line of its own, with
+a sign of life now and then. How long a step took is remembered for the next time. Steps may overlap, from
+several threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Commands in a guest, as root over SSH with the lab's admin key.
 
 All commands of one machine share one connection (OpenSSH's ControlMaster), which is made by the first and
-ended by `close`; it dies with the guest's state, so a reset closes it. This is the lab's own way in: the
-code under test uses its own keys and its own connections.
+ended by `close`; it dies with the guest's state, so a reset closes it. This is the lab's own way in: the code
+under test uses its own keys and its own connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.errors import TimedOut, shorten
 
 # sshd allows ten sessions on a connection; two are left for people who look on.
 SESSIONS = 8
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,12 @@ class Remote:
         self._known_hosts = known_hosts
         self._control = control
         self._sessions = threading.BoundedSemaphore(SESSIONS)
-        self.connect_seconds = CONNECT_SECONDS
 
-    def ssh_command(self, *, key: str = "admin", shared: bool = True) -> list[str]:
+    def ssh_command(self, *, shared: bool = True, connect_seconds: int = CONNECT_SECONDS) -> list[str]:
         """Return the ssh call up to the command to be run.
 
-        :param key: one of the lab's keys.
         :param shared: over the shared connection.
+        :param connect_seconds: how long the guest's sshd may take to say its first word.
         """
         options = {
             "BatchMode": "yes",
@@ -60,12 +59,12 @@ class Remote:
             "UserKnownHostsFile": self._known_hosts,
             "GlobalKnownHostsFile": "/dev/null",
             "IdentitiesOnly": "yes",
-            "IdentityFile": self._keys / key,
+            "IdentityFile": self._keys / "admin",
             "LogLevel": "ERROR",
-            "ConnectTimeout": str(self.connect_seconds),
+            "ConnectTimeout": str(connect_seconds),
             # Generous: on a busy machine an emulated guest may be silent for a while.
             "ServerAliveInterval": "15",
-            "ServerAliveCountMax": "4",
+            "ServerAliveCountMax": "8",
         }
         if shared:
             options |= {"ControlMaster": "auto", "ControlPath": self._control, "ControlPersist": "yes"}
@@ -78,10 +77,12 @@ class Remote:
         *,
         input: str | bytes | None = None,  # noqa: A002 - the name that subprocess gives it
         timeout_seconds: float = 120.0,
+        connect_seconds: int = CONNECT_SECONDS,
     ) -> Completed:
         """Run a command and return how it went, whatever its exit status.
 
         :param command: a list is quoted word by word, a string goes to the guest's shell as it is.
+        :param connect_seconds: how long the guest's sshd may take to say its first word.
         :raises TimedOut: when it takes longer.
         """
         text = command if isinstance(command, str) else shlex.join(command)
@@ -90,7 +91,7 @@ class Remote:
         with self._sessions:
             try:
                 done = subprocess.run(
-                    [*self.ssh_command(), "--", text],
+                    [*self.ssh_command(connect_seconds=connect_seconds), "--", text],
                     input=data, stdin=subprocess.DEVNULL if data is None else None,
                     capture_output=True, timeout=timeout_seconds, check=False,
                 )  # fmt: skip

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lab.cache import content_key, tree_digest, write_json
+from lab.cache import content_key, recipe_digest, write_json
 from lab.chroot import remove_placeholders, would_create
 from lab.command import build_environment, run_contained
 from lab.debian import SUITE, Suite, Versions
@@ -34,7 +34,7 @@ NEEDS_BYTES = 2 * 2**30
 def rootfs_key() -> str:
     """Return the key of what this module and its inputs would build."""
     here = Path(__file__).parent
-    return content_key(SUITE, PACKAGES, OS_BRICK, tree_digest(here / "rootfs.py", here / "debian.py"))
+    return content_key(SUITE, PACKAGES, OS_BRICK, recipe_digest(here / "rootfs.py", here / "debian.py"))
 
 
 def make_rootfs(folder: Path, suite: Suite, versions: Versions, log: Path) -> None:
