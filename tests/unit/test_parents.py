@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_unavailable(site: Site, state: str) -> None:
     (site.kernel_statistics / "data" / "state").write_text(state)
     with pytest.raises(PoolUnavailable):
         require_active(site, "data")
+
+
+def test_reopened(site: Site) -> None:
+    """A zpool whose devices are just being reopened is waited for."""
+    state = site.kernel_statistics / "data" / "state"
+    state.write_text("OFFLINE\n")
+    threading.Timer(0.1, lambda: state.write_text("ONLINE\n")).start()
+    require_active(site, "data")
 
 
 def test_not_imported(site: Site) -> None:

@@ -9,11 +9,18 @@ statistics, which never block.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from zolder.errors import NotFound, PoolSuspended, PoolUnavailable
 from zolder.names import DatasetName
+
+_ACTIVE: Final = frozenset({"ONLINE", "DEGRADED"})
+
+# While ZFS reopens a zpool's devices, just after its import for one, its state reads OFFLINE (seen with 2.3).
+REOPEN_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +38,23 @@ def require_active(site: Site, zpool: str) -> None:
     :raises PoolUnavailable: it is not imported, or faulted.
     :raises PoolSuspended: its I/O is suspended.
     """
+    end = time.monotonic() + REOPEN_SECONDS
+    while (state := _state_of(site, zpool)) not in _ACTIVE:
+        if state == "SUSPENDED":
+            message = f"zpool {zpool} has suspended its I/O: repair its devices, then 'zpool clear {zpool}'"
+            raise PoolSuspended(message, zpool=zpool)
+        if time.monotonic() > end:
+            message = f"zpool {zpool} is {state}: see 'zpool status {zpool}'"
+            raise PoolUnavailable(message, zpool=zpool, state=state)
+        time.sleep(REOPEN_SECONDS / 50)
+
+
+def _state_of(site: Site, zpool: str) -> str:
     try:
-        state = (site.kernel_statistics / zpool / "state").read_text().strip()
+        return (site.kernel_statistics / zpool / "state").read_text().strip()
     except FileNotFoundError as err:
         message = f"zpool {zpool} is not imported on this SAN: see 'zpool import', then 'zpool status'"
         raise PoolUnavailable(message, zpool=zpool) from err
-    if state == "SUSPENDED":
-        message = f"zpool {zpool} has suspended its I/O: repair its devices, then 'zpool clear {zpool}'"
-        raise PoolSuspended(message, zpool=zpool)
-    if state not in {"ONLINE", "DEGRADED"}:
-        message = f"zpool {zpool} is {state}: see 'zpool status {zpool}'"
-        raise PoolUnavailable(message, zpool=zpool, state=state)
 
 
 def record_parent(site: Site, parent: DatasetName, guid: int | None) -> None:
