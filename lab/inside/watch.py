@@ -22,6 +22,8 @@ def start() -> None:
     if not enable.exists():
         (TRACING / "kprobe_events").write_text(PROBES, encoding="ascii")
         (TRACING / "trace_clock").write_text("mono", encoding="ascii")
+        # The event daemon spends its life in there, waiting.
+        (TRACING / "events/zolder/filter").write_text('comm != "zed"', encoding="ascii")
     enable.write_text("1", encoding="ascii")
     (TRACING / "trace").write_text("", encoding="ascii")
 
