@@ -64,11 +64,15 @@ class TargetTree(ConfigFs):
     """A target tree that remembers its calls and can be killed or refuse at a chosen step."""
 
     def __init__(self, root: Path, *, kill_at: int | None = None, refuse_at: int | None = None) -> None:
-        """Count the steps that change something from 0: from ``kill_at`` on none is done any more."""
+        """Count the steps that change something from 0: from ``kill_at`` on none is done any more.
+
+        What ``claimed`` names is a busy device; ``closing`` says how often a portal is refused.
+        """
         super().__init__(root)
         self.steps: list[str] = []
         self.looks: list[str] = []
         self.claimed: set[str] = set()
+        self.closing: dict[str, int] = {}
         self._kill_at = kill_at
         self._refuse_at = refuse_at
 
@@ -76,6 +80,9 @@ class TargetTree(ConfigFs):
         """Create an object with its default children, of a kind that can be made here."""
         self._step(f"mkdir {path}")
         with _naming("create", path):
+            if self.closing.get(path.rpartition("/")[2], 0) > 0:
+                self.closing[path.rpartition("/")[2]] -= 1
+                raise OSError(errno.EINVAL, "kernel_bind() failed: -98")
             defaults = _defaults(path)
             if defaults is None:
                 raise OSError(errno.EPERM, "nothing of the kind can be made here")

@@ -423,6 +423,27 @@ def test_portals_are_exactly_those_asked_for(root: Path) -> None:
     assert export.portals == (PORTALS[0], third)
 
 
+def test_a_portal_that_is_still_closing_is_asked_for_again(root: Path) -> None:
+    """While the last target at a portal goes, the kernel refuses the next one there for a moment."""
+    tree = TargetTree(root)
+    tree.closing[PORTALS[0]] = 3
+    assert ensure(root, tree=tree) is True
+    export = Lio(tree=TargetTree(root)).find_export(TARGET)
+    assert export is not None
+    assert export.portals == PORTALS
+
+
+def test_a_port_that_another_program_holds_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a portal stays refused, the error says at which address, and nothing is left behind."""
+    monkeypatch.setattr(lio_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    pristine = picture(root)
+    tree = TargetTree(root)
+    tree.closing[PORTALS[0]] = 99
+    with pytest.raises(BackendError, match=r"LIO cannot listen at 192\.0\.2\.1:3260"):
+        ensure(root, tree=tree)
+    assert picture(root) == pristine
+
+
 def test_exports_are_listed_by_prefix(root: Path) -> None:
     """A listing shows whole exports below the prefix: no leftovers, no other prefixes."""
     ensure(root)

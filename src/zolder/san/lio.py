@@ -11,6 +11,8 @@ tree; RFC 7143 for the words.
 
 from __future__ import annotations
 
+import errno
+import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -28,6 +30,9 @@ _MODULES: Final = ("target_core_mod", "iscsi_target_mod")
 
 # Closed: no login and no discovery without an ACL, and no ACL that makes itself.
 _CLOSED: Final = (("generate_node_acls", "0"), ("demo_mode_discovery", "0"), ("cache_dynamic_acls", "0"))
+
+_FIRST_PAUSE_SECONDS: Final = 0.005
+_LONGEST_PAUSE_SECONDS: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,7 @@ class Lio:
 
     def _ensure_portals(self, build: Build, tpg: str, portals: tuple[Portal, ...]) -> None:
         for portal in portals:
-            build.folder(f"{tpg}/np/{portal}")
+            _listen(build, f"{tpg}/np/{portal}")
         for name in self._tree.folders(f"{tpg}/np"):
             if name not in portals:
                 build.changed |= self._tree.remove_folder(f"{tpg}/np/{name}")
@@ -213,6 +218,30 @@ class Lio:
 
 def _tpg(target: str) -> str:
     return f"iscsi/{target}/tpgt_1"
+
+
+def _listen(build: Build, path: str) -> None:
+    """Have a portal, which the kernel refuses while the last target that listened there is still closing.
+
+    It then says EINVAL for its own EADDRINUSE (seen on 6.12 with six exports coming and going at once; the
+    log has "kernel_bind() failed: -98"). A program that keeps the port, such as tgtd, looks the same.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            build.folder(path)
+        except BackendError as err:
+            if err.details["errno"] != errno.EINVAL:
+                raise
+            if pause > _LONGEST_PAUSE_SECONDS:
+                message = (
+                    f"LIO cannot listen at {path.rpartition('/')[2]}: does another program hold the port?"
+                )
+                raise BackendError(message, path=path, errno=errno.EINVAL) from err
+            time.sleep(pause)
+            pause *= 2
+        else:
+            return
 
 
 def _portal(name: str) -> Portal | None:
