@@ -188,12 +188,13 @@ class Machine:
                 raise LabError(
                     f"{self.name} ended while starting; end of its console:\n{self.console_tail(25)}"
                 )
-            # A restored machine believes it is still the time when its state was saved.
-            command = f"date -u -s @{time.time():.3f}"
-            connect_seconds = next(patience, CONNECT_SECONDS)
-            return self.remote.run(command, connect_seconds=connect_seconds).exit_status == 0
+            done = self.remote.run("true", connect_seconds=next(patience, CONNECT_SECONDS))
+            return done.exit_status == 0
 
         self.wait_until(answers, timeout_seconds, f"{self.name} to answer over ssh")
+        # A restored machine believes it is still the time when its state was saved. Told over the connection that
+        # stands now, the time is not stale when it arrives.
+        self.succeed(f"date -u -s @{time.time():.3f}")
         if booting:
             # Exits 1 for "degraded": whether a unit matters is for the one who needs it to say.
             self.run("systemctl is-system-running --wait", timeout_seconds=timeout_seconds)
