@@ -192,8 +192,8 @@ class Machine:
             return done.exit_status == 0
 
         self.wait_until(answers, timeout_seconds, f"{self.name} to answer over ssh")
-        # A restored machine believes it is still the time when its state was saved. Told over the connection that
-        # stands now, the time is not stale when it arrives.
+        # A restored machine believes it is still the time when its state was saved. Told over the connection
+        # that stands now, the time is not stale when it arrives.
         self.succeed(f"date -u -s @{time.time():.3f}")
         if booting:
             # Exits 1 for "degraded": whether a unit matters is for the one who needs it to say.
