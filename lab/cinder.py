@@ -125,7 +125,7 @@ class Cinder:
             wait_until(lambda: self._is_ready(process), START_SECONDS, "Cinder to know its back end as up")
         except TimedOut as err:
             self.down()
-            raise LabError("\n".join([str(err), *indent(self._complaint(), last=25)])) from err
+            raise LabError("\n".join([str(err), *indent(self.complaint(), last=25)])) from err
 
     def down(self) -> None:
         """End it, gently first. Its database stays for the next start."""
@@ -159,6 +159,13 @@ class Cinder:
         words = [str(program), "--os-auth-type", "noauth", "--os-endpoint", self.url, "--os-user-id", USER]
         return shlex.join([*words, "--os-project-id", PROJECT, "--os-volume-api-version", "3.71"])
 
+    def complaint(self) -> str:
+        """Return the warnings and errors of its log, and what it said beside it."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        telling = [line for line in lines if " ERROR " in line or " WARNING " in line]
+        output = (self.folder / "output.log").read_text(errors="replace")
+        return "\n".join([*telling, output.strip(), f"(log: {self.log})"])
+
     def _start(self, configuration: Path) -> Process:
         with (self.folder / "output.log").open("wb") as output:
             started = subprocess.Popen(
@@ -191,12 +198,6 @@ class Cinder:
         except (ClientException, exceptions.ClientException, OSError):
             return False  # its API does not answer yet
         return any(pool.get("backend_state") == "up" for pool in pools)
-
-    def _complaint(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        telling = [line for line in lines if " ERROR " in line or " WARNING " in line]
-        output = (self.folder / "output.log").read_text(errors="replace")
-        return "\n".join([*telling, output.strip(), f"(log: {self.log})"])
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "process.json"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from lab.errors import LabError
+from lab.errors import LabError, indent
 from lab.machine import Machine
 
 FOLDER = "/run/zolder-lab"
@@ -61,7 +61,8 @@ class Conversation:
         line = stdout.readline()
         if not line:
             _, said = self._process.communicate()
-            raise LabError(f"{self._name} ended when asked for {verb}:\n{said.decode(errors='replace')}")
+            ending = f"{self._name} ended with exit status {self._process.returncode} when asked for {verb}"
+            raise LabError("\n".join([f"{ending}:", *indent(said.decode(errors="replace"), last=20)]))
         answer = json.loads(line)
         if "error" in answer:
             raise LabError(f"{self._name} failed to {verb}: {answer['error']}")

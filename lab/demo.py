@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.cinder import Cinder
 from lab.conversation import Conversation
-from lab.errors import LabError
+from lab.errors import LabError, indent
 from lab.holdings import compare, dump_holdings
 from lab.lab import Lab
 from lab.story import Step, Story
@@ -152,7 +152,9 @@ def main(argv: list[str]) -> int:
     try:
         steps = tell(lab, cinder)
     except LabError as err:
-        print(f"\nFAILED after {time.monotonic() - started:.0f} s: {err}")
+        print(f"FAILED after {time.monotonic() - started:.0f} s: {err}")
+        if cinder.log.exists():
+            print("\n".join(["  what Cinder's log says:", *indent(cinder.complaint(), last=15)]))
         return 1
     finally:
         leave(lab, cinder)
