@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab import image, packages, rootfs, zfsmodule
 from lab.cache import Cache, read_json
+from lab.command import stop_running
 from lab.debian import Suite, Versions
 from lab.errors import LabError
 from lab.keys import ensure_keys
 from lab.progress import Progress
+from lab.together import run_together
 
 # Seconds on two cores, for the first build on a machine.
 EXPECTED = {
@@ -32,7 +35,7 @@ EXPECTED = {
     "configure zfs": 120.0,
     "compile zfs": 290.0,
     "root image": 8.0,
-    "first boot and zpools": 60.0,
+    "first boot and zpools": 80.0,
 }
 
 
@@ -65,20 +68,17 @@ def build_image(cache: Cache, progress: Progress) -> Image:
 
     :raises LabError: saying what is missing on this machine and how to get it.
     """
+    ensure_packages(cache, packages.TOOLS, progress)
     if found := find_image(cache):
         return found
     if os.geteuid() != 0:
-        missing = packages.missing_packages(packages.BUILD_TOOLS)
-        also = "".join(f"\n    sudo {' '.join(call)}" for call in packages.install_commands(missing))
         raise LabError(
-            "building the lab's image needs root (it makes a tree of Debian packages); run this once:"
-            f"{also}\n    sudo --preserve-env=XDG_CACHE_HOME,HOME python3 -m lab build"
+            "building the lab's image needs root, for a tree of Debian packages; run this once, it installs "
+            f"what it needs:\n    sudo --preserve-env=HOME,XDG_CACHE_HOME {sys.executable} -m lab build"
         )
     with cache.locked("build"):
         cache.require_free(rootfs.NEEDS_BYTES + zfsmodule.NEEDS_BYTES)
-        if packages.missing_packages(packages.BUILD_TOOLS):
-            with progress.step("packages of this machine"), tempfile.TemporaryDirectory() as folder:
-                packages.ensure_packages(packages.BUILD_TOOLS, Path(folder), cache.logs / "host-packages.log")
+        ensure_packages(cache, packages.BUILD_TOOLS, progress)
         keys = ensure_keys(cache)
         tree, modules, versions = build_parts(cache, progress)
         key = image.image_key(tree.name, modules.name, keys)
@@ -97,6 +97,16 @@ def build_image(cache: Cache, progress: Progress) -> Image:
         return Image(cache.ensure("image", key, make, needs_bytes=image.NEEDS_BYTES), key, keys)
 
 
+def ensure_packages(cache: Cache, tools: dict[str, str], progress: Progress) -> None:
+    """Install what this machine itself lacks, if anything.
+
+    :raises LabError: naming the command to run, when we are not root.
+    """
+    if packages.missing_packages(tools):
+        with progress.step("packages of this machine"), tempfile.TemporaryDirectory() as folder:
+            packages.ensure_packages(tools, Path(folder), cache.logs / "host-packages.log")
+
+
 def build_parts(cache: Cache, progress: Progress) -> tuple[Path, Path, Versions]:
     """Return the tree of packages and the modules, built side by side where they are missing."""
     tree = cache.find("rootfs", rootfs.rootfs_key())
@@ -110,12 +120,9 @@ def build_parts(cache: Cache, progress: Progress) -> tuple[Path, Path, Versions]
         with progress.step("package lists"):
             suite.update()
         versions = versions or suite.versions()
-        with ThreadPoolExecutor(max_workers=2) as workers:
-            futures = [
-                workers.submit(build_modules, cache, suite, versions, progress),
-                workers.submit(build_rootfs, cache, suite, versions, progress),
-            ]
-            modules, tree = (future.result() for future in futures)
+        builds = [build_modules, build_rootfs]
+        jobs = [partial(build, cache, suite, versions, progress) for build in builds]
+        modules, tree = run_together(jobs, stop=stop_running)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tree, modules, versions

@@ -25,6 +25,10 @@ CONTAINED = (
 )  # fmt: skip
 
 
+# The long commands that run now. They are ended together when one of them fails or a person interrupts.
+RUNNING: set[subprocess.Popen[bytes]] = set()
+
+
 def capture(argv: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a short command and return its standard output.
 
@@ -51,17 +55,28 @@ def run_logged(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         start = output.tell()
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, check=False
-        )
-    if done.returncode == 0:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd
+        ) as process:
+            RUNNING.add(process)
+            try:
+                exit_status = process.wait()
+            finally:
+                RUNNING.discard(process)
+    if exit_status == 0:
         return
     with log.open("rb") as written:
         written.seek(start)
         text = written.read().decode(errors="replace")
     if NO_SPACE in text:
         raise DiskFull(f"no space left while running {argv[0]}; free some and start again (log: {log})")
-    raise CommandFailed(f"on this machine (log: {log})", argv, done.returncode, text)
+    raise CommandFailed(f"on this machine (log: {log})", argv, exit_status, text)
+
+
+def stop_running() -> None:
+    """End the commands that run, of all threads, so that whoever waits for them goes on."""
+    for process in tuple(RUNNING):
+        process.kill()
 
 
 def run_contained(

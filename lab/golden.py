@@ -6,8 +6,8 @@ the saved state out of the copies; the golden files themselves are never opened 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab.accelerator import choose_accelerator
@@ -19,10 +19,10 @@ from lab.packages import qemu_version
 from lab.ports import free_ports
 from lab.progress import Progress
 from lab.qemu import make_disks
-from lab.qmp import Qmp
-from lab.spec import SAN, SPECS, Hardware, device_key, node_names
+from lab.snapshot import save
+from lab.spec import SAN, SPECS, Hardware, device_key
+from lab.together import run_together
 
-TAG = "golden"
 NEEDS_BYTES = 3 * 2**30
 
 
@@ -36,7 +36,13 @@ class Golden:
 
 def golden_key(image: Image, accelerator: str, qemu: str) -> str:
     """Return the key of the state that these would give."""
-    return content_key(image.key, accelerator, qemu, device_key(), recipe_digest(Path(__file__)))
+    return content_key(
+        image.key,
+        accelerator,
+        qemu,
+        device_key(),
+        recipe_digest(Path(__file__), Path(__file__).parent / "qemu.py"),
+    )
 
 
 def find_golden(cache: Cache, image: Image) -> Golden | None:
@@ -73,13 +79,16 @@ def make_golden(folder: Path, image: Image, accelerator: str) -> None:
         place.folder.mkdir()
         make_disks(spec, place.folder, image.folder)
         machines.append(Machine(spec, place, hardware, ports[spec.name]))
-    try:
-        with ThreadPoolExecutor(max_workers=len(machines)) as workers:
-            list(workers.map(prepare, machines))
-        save(machines)
-    finally:
+
+    def stop() -> None:
         for machine in machines:
             machine.power_off_hard()
+
+    try:
+        run_together([partial(prepare, machine) for machine in machines], stop=stop)
+        save(machines)
+    finally:
+        stop()
     for path in folder.rglob("*"):
         if path.is_socket() or (path.is_file() and path.suffix != ".qcow2"):
             path.unlink()
@@ -93,44 +102,4 @@ def prepare(machine: Machine) -> None:
         machine.succeed("/usr/local/lib/zolder-lab/make-zpools", timeout_seconds=300)
     # What the first commands of every test would otherwise read from disk, one after the other.
     machine.succeed(f"/usr/local/lib/zolder-lab/settle {machine.name}", timeout_seconds=300)
-
-
-def save(machines: list[Machine]) -> None:
-    """Save all machines at one moment, so that they agree about each other."""
-    for machine in machines:
-        machine.remote.close()
-    connections = [machine.qmp() for machine in machines]
-    for connection in connections:
-        connection.execute("stop")
-    for machine, connection in zip(machines, connections, strict=True):
-        nodes = node_names(machine.spec)
-        connection.run_job("snapshot-save", "save", tag=TAG, vmstate=nodes[0], devices=nodes)
-        process = machine.find_process()
-        connection.execute("quit")
-        connection.close()
-        if process is not None:
-            process.wait()
-
-
-def restore(machines: list[Machine]) -> None:
-    """Load the golden state into running machines, at one moment: all stop, all load, all go on.
-
-    :raises LabError: when a machine refuses it.
-    """
-
-    def load(pair: tuple[Machine, Qmp]) -> None:
-        machine, connection = pair
-        nodes = node_names(machine.spec)
-        connection.run_job("snapshot-load", "load", tag=TAG, vmstate=nodes[0], devices=nodes)
-
-    pairs = [(machine, machine.qmp()) for machine in machines]
-    try:
-        for _, connection in pairs:
-            connection.execute("stop")
-        with ThreadPoolExecutor(max_workers=len(pairs)) as workers:
-            list(workers.map(load, pairs))
-        for _, connection in pairs:
-            connection.execute("cont")
-    finally:
-        for _, connection in pairs:
-            connection.close()
+    machine.remote.close()

@@ -12,9 +12,9 @@ are made under a lock; it is safe to be killed at any point and to start again.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TextIO
@@ -24,19 +24,24 @@ from lab.bytecode import Bytecode
 from lab.cache import Cache
 from lab.command import capture
 from lab.errors import LabError
-from lab.golden import Golden, ensure_golden, find_golden, restore
+from lab.golden import Golden, ensure_golden, find_golden
 from lab.install import code_digest, install_code
 from lab.keys import known_hosts
 from lab.machine import Machine, Place
+from lab.packages import TOOLS, missing_packages
 from lab.ports import free_ports
 from lab.progress import Progress
 from lab.qemu import find_qemu
 from lab.runfile import RunFile, State
+from lab.snapshot import restore
 from lab.spec import COMPUTE, SAN, SPECS, Hardware
+from lab.together import run_together
 
 ADDRESSES = {"san": "192.168.77.1", "compute": "192.168.77.2"}
 SECOND_ADDRESSES = {"san": "192.168.78.1", "compute": "192.168.78.2"}
 INITIATOR = "iqn.2004-10.org.zolder:compute"
+# It becomes a folder, and part of the paths of sockets.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 START_ATTEMPTS = 3
 # They take 2 to 5; a machine that is busy with other things may take many times that.
 READY_SECONDS = 120.0
@@ -49,7 +54,10 @@ class Lab:
         """Take hold of a lab, running or not.
 
         :param output: where progress is shown.
+        :raises LabError: when the name will not do for a folder.
         """
+        if not NAME.fullmatch(name):
+            raise LabError(f"{name!r} is no name for a lab: letters, digits, - and _ only, 32 at most")
         self.name = name
         self.cache = cache or Cache()
         self.folder = self.cache.run_folder(name)
@@ -129,8 +137,11 @@ class Lab:
 
     def build(self) -> Golden:
         """Build whatever is missing in the cache."""
-        if (image := find_image(self.cache)) and (golden := find_golden(self.cache, image)):
-            return golden
+        if not missing_packages(TOOLS):
+            image = find_image(self.cache)
+            golden = find_golden(self.cache, image) if image else None
+            if golden:
+                return golden
         with Progress("build", EXPECTED, self.cache.root / "timings.json", self._output) as progress:
             image = build_image(self.cache, progress)
             golden = ensure_golden(self.cache, image, progress)
@@ -223,9 +234,7 @@ class Lab:
             self.compute.wait_until_ready(READY_SECONDS)
             self.compute.wait_until(f"ping -c 1 -W 1 {ADDRESSES['san']}", READY_SECONDS, "the private link")
 
-        with ThreadPoolExecutor(max_workers=2) as workers:
-            for done in [workers.submit(bring_san), workers.submit(bring_compute)]:
-                done.result()
+        run_together([bring_san, bring_compute])
         self._run_file.change(ready=True)
 
     def _install(self) -> bool:

@@ -8,19 +8,23 @@ the one call and not left in the machine's sources.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from lab.aptconf import PrivateApt, debian_sources, os_release
-from lab.command import build_environment, run_logged
+from lab.command import build_environment, capture, run_logged
 from lab.errors import LabError
 
 BACKPORTS = "bookworm-backports"
 
+QEMU = "qemu-system-x86_64"
+# The first that takes `reconnect-ms` for a stream between guests.
+MINIMUM_QEMU = (9, 2)
+
 # What is asked of the package -> what shows that it is there.
 TOOLS = {
-    "qemu-system-x86": "qemu-system-x86_64",
+    "qemu-system-x86": QEMU,
     "qemu-utils": "qemu-img",
     "openssh-client": "ssh",
 }
@@ -36,9 +40,11 @@ ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def is_present(tool: str) -> bool:
-    """Say whether a command, or a file given by its path, is there."""
+    """Say whether a command, or a file given by its path, is there, and new enough."""
     if tool.startswith("/"):
         return Path(tool).exists()
+    if tool == QEMU:
+        return shutil.which(QEMU) is not None and qemu_numbers(qemu_version()) >= MINIMUM_QEMU
     return shutil.which(tool, path=f"{os.environ.get('PATH', '')}:{ADMIN_PATH}") is not None
 
 
@@ -90,11 +96,14 @@ def ensure_packages(tools: dict[str, str], folder: Path, log: Path) -> list[str]
             backports = type(own)(own.uri, BACKPORTS, own.components, own.signed_by)
             options = PrivateApt(folder, [own, *updates, backports]).options(own_status=False)
             run_logged(["apt-get", *options, "update"], log, env=environment)
-        run_logged([command[0], *options, *command[1:]], log, env=environment)
+        # The machine may be busy with its own upgrades.
+        patient = ["-o", "DPkg::Lock::Timeout=300"]
+        run_logged([command[0], *patient, *options, *command[1:]], log, env=environment)
     still = missing_packages(tools)
     if still:
         raise LabError(
-            f"apt installed {' '.join(missing)}, yet {' '.join(still)} is not to be found; see {log}"
+            f"apt installed {' '.join(missing)}, yet {' '.join(still)} is not to be found, or too old "
+            f"(QEMU must be {'.'.join(map(str, MINIMUM_QEMU))} or later); see {log}"
         )
     return missing
 
@@ -104,8 +113,13 @@ def qemu_version() -> str:
 
     :raises LabError: when it is not there.
     """
-    binary = shutil.which("qemu-system-x86_64")
+    binary = shutil.which(QEMU)
     if binary is None:
-        raise LabError("qemu-system-x86_64 is missing; `python -m lab build` as root installs it")
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0]
+        raise LabError(f"{QEMU} is missing; `python -m lab build` as root installs it")
+    return capture([binary, "--version"]).splitlines()[0]
+
+
+def qemu_numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of QEMU's version line: (10, 0) of "QEMU emulator version 10.0.2 (Debian ...)"."""
+    found = re.search(r"version (\d+)\.(\d+)", version)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
