@@ -14,16 +14,20 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from lab.command import capture
 from lab.errors import DiskFull, LabError
 
 # Kinds of entries that old versions of the lab leave behind, and how long one may lie unused.
 PRUNED = ("rootfs", "image", "golden", "zfs")
 KEPT_SECONDS = 14 * 86400.0
+MAKING, REMOVING = ".making-", ".removing-"
 
 
 def default_root() -> Path:
@@ -110,7 +114,7 @@ class Cache:
             if found := self.find(kind, key):  # another build made it while we waited
                 return found
             final = self.entry(kind, key)
-            scratch = final.with_name(f".making-{final.name}")
+            scratch = final.with_name(MAKING + final.name)
             if scratch.exists():  # of a build that was killed: we hold its lock
                 shutil.rmtree(scratch)
             self.require_free(needs_bytes)
@@ -143,43 +147,56 @@ class Cache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold a lock that is freed by the kernel even when we are killed."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Hold a lock, waiting for it; the kernel frees it even when we are killed."""
+        with self._open_lock(name) as lock:
+            if not take(lock):
+                print(f"waiting for another command of the lab to end ({name}) ...", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _open_lock(self, name: str) -> IO[str]:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("w")
+
     def prune(self) -> list[Path]:
-        """Remove entries that were of no use for long and that no running lab stands on, and return them."""
+        """Remove what was of no use for long and carries no running lab, and what killed builds left.
+
+        What somebody is at work on is left alone.
+        """
         standing: set[str] = set()
         for state in self.root.glob("run/*/state.json"):
             entries = read_json(state).get("entries")
             standing.update(entries if isinstance(entries, list) else [])
         oldest = time.time() - KEPT_SECONDS
         removed = []
-        for path in sorted(self.root.glob("*-*")):
-            if path.name.split("-")[0] not in PRUNED or str(path) in standing:
+        for path in [*self.root.glob("*-*"), *self.root.glob(".*-*-*")]:
+            unfinished = path.name.startswith((MAKING, REMOVING))
+            name = path.name.removeprefix(MAKING).removeprefix(REMOVING)
+            if name.split("-")[0] not in PRUNED or str(path) in standing:
                 continue
-            with self.locked(path.name):
-                if path.exists() and path.stat().st_mtime < oldest:
+            with self._open_lock(name) as lock:
+                if take(lock) and path.exists() and (unfinished or path.stat().st_mtime < oldest):
                     # Renamed first: nobody may find an entry that is half removed.
-                    doomed = path.with_name(f".removing-{path.name}")
-                    path.rename(doomed)
+                    doomed = path if unfinished else path.rename(path.with_name(REMOVING + name))
                     shutil.rmtree(doomed)
                     removed.append(path)
         return removed
 
 
+def take(lock: IO[str]) -> bool:
+    """Take a lock if nobody holds it, and say whether we have it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def flush(folder: Path) -> None:
     """Bring a folder's content to the disk, so that a rename never outlives what it names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # One call for the whole file system: an image tree has 20,000 files.
-        os.sync()
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # One call for the whole file system: an image tree has 20,000 files.
+    capture(["sync", "--file-system", str(folder)])
 
 
 def read_json(path: Path) -> dict[str, object]:
