@@ -188,7 +188,12 @@ class Machine:
                 raise LabError(
                     f"{self.name} ended while starting; end of its console:\n{self.console_tail(25)}"
                 )
-            done = self.remote.run("true", connect_seconds=next(patience, CONNECT_SECONDS))
+            try:
+                done = self.remote.run("true", connect_seconds=next(patience, CONNECT_SECONDS))
+            except (
+                TimedOut
+            ):  # it answered and then stalled, on a busy machine: asked again until our own time is up
+                return False
             return done.exit_status == 0
 
         self.wait_until(answers, timeout_seconds, f"{self.name} to answer over ssh")

@@ -114,6 +114,8 @@ class Remote:
             # Its exit status says only whether a connection was there.
             subprocess.run(
                 [*self.ssh_command(), "-O", "exit"],
-                stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
             self._control.unlink(missing_ok=True)

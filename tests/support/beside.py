@@ -40,9 +40,12 @@ class Beside:
 
     def __init__(self, san: Machine) -> None:
         """Start it."""
-        command = [*san.remote.ssh_command(), "--", f"exec python3 -I -S -c '{_WORKER}'"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        self._command = [*san.remote.ssh_command(), "--", f"exec python3 -I -S -c '{_WORKER}'"]
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
 
     def run(self, piece: str, **given: object) -> Any:  # noqa: ANN401 - whatever the piece answers
@@ -50,6 +53,9 @@ class Beside:
 
         :raises AssertionError: it raised; the message is its traceback.
         """
+        if self._process.poll() is not None:
+            # Its line was cut, as when the whole machine stood still for minutes: one test has failed for it.
+            self._process = self._start()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"piece": piece, "given": given}) + "\n")
