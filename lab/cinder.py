@@ -50,6 +50,8 @@ osapi_volume_listen_port = {port}
 osapi_volume_workers = 1
 ssh_hosts_key_file = {known_hosts}
 # The scheduler knows a back end by its reports; a minute is long where one waits for it.
+periodic_interval = 5
+periodic_fuzzy_delay = 0
 backend_stats_polling_interval = 5
 [database]
 connection = sqlite:///{folder}/cinder.sqlite
