@@ -35,11 +35,12 @@ VERBS: Final = (
 def main(argv: list[str]) -> int:
     """Measure, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8, help="how often each step is measured (at least 6)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each step is measured (at least 6)")
     rounds = max(6, parser.parse_args(argv).rounds)
     lab = Lab(os.environ.get("ZOLDER_LAB") or "bench")
     try:
         lab.up()
+        lab.reset()  # what another run left in a lab that was up would be measured too
         results = measure(lab, rounds)
     finally:
         if not lab.keep:
@@ -60,14 +61,16 @@ def measure(lab: Lab, rounds: int) -> Results:
         runner = stack.enter_context(closing(Runner(lab)))
         draft = stack.enter_context(closing(DraftWay(lab, runner)))
         driver = stack.enter_context(closing(DriverWay(lab, runner, folder)))
-        ways: list[Way] = [LocalWay("library", runner), LocalWay("command", runner), draft, driver]
+        local = [LocalWay(name, runner) for name in ("bare", "library", "command")]
+        ways: list[Way] = [*local, draft, driver]
         # Round 0 warms up what each way loads once, and does not count.
         for number in range(rounds + 1):
             print(f"round {number} of {rounds}", file=sys.stderr)
-            # Nobody is always the first, or always behind the same other.
+            # Nobody is always the first.
             turn = number % len(ways)
             for way in [*ways[turn:], *ways[:turn]]:
                 for verb in VERBS:
+                    runner.settle()
                     step = way.do(verb, f"bench-{way.name}-{number + 1}")
                     if number:
                         results.add(verb, way.name, step)

@@ -10,7 +10,7 @@ from typing import Final
 
 from bench.ways import Step
 
-WAYS: Final = ("library", "command", "draft", "driver")
+WAYS: Final = ("bare", "library", "command", "draft", "driver")
 RESULTS: Final = Path(__file__).with_name("results.json")
 
 # The driver's whole path may cost this much of the limit, and create + export this much of the draft's.

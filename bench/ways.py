@@ -61,6 +61,10 @@ class Runner:
         """Return how many processes the SAN's kernel has started since it booted."""
         return int(self._conversation.ask("count_processes"))
 
+    def settle(self) -> None:
+        """Wait until udev is through with what the step before made or removed: it is not the next one's."""
+        self._conversation.ask("settle")
+
     def watch(self, action: Callable[[], int]) -> Step:
         """Measure what is done from this machine.
 
@@ -74,7 +78,7 @@ class Runner:
 
 
 class LocalWay(Way):
-    """What the runner itself does in the SAN: ``library`` or ``command``."""
+    """What the runner itself does in the SAN: ``bare``, ``library`` or ``command``."""
 
     def __init__(self, name: str, runner: Runner) -> None:
         """Do it through the runner."""

@@ -48,12 +48,15 @@ class ZfsLibrary:
             raise BackendError(message, said=os.strerror(failure))
 
     def create_zvol(self, dataset: str, volsize_bytes: int, properties: Mapping[str, str]) -> None:
-        """Create a sparse zvol with user properties in the same transaction."""
+        """Create a sparse zvol with user properties, which cost a second transaction group.
+
+        The kernel sets them when the zvol stands (zfs_ioc_create: "it would be nice to do this atomically").
+        """
         with self._nvpair.packed({"volsize": volsize_bytes, **properties}) as props:
             self._check(self._lib.lzc_create(dataset.encode(), _ZVOL, props, None, 0), dataset)
 
     def clone(self, dataset: str, origin: str, properties: Mapping[str, str | int]) -> None:
-        """Clone a snapshot with properties in the same transaction."""
+        """Clone a snapshot with properties; they cost a second transaction group, as with `create_zvol`."""
         with self._nvpair.packed(properties) as props:
             self._check(self._lib.lzc_clone(dataset.encode(), origin.encode(), props), dataset)
 

@@ -35,8 +35,19 @@ from zolder.san.operation import Operation
 from zolder.san.parents import Site, recorded_guid
 from zolder.san.policy import Policy
 from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
-from zolder.san.zpool import OWNERSHIP, SNAPSHOT, ZVOL, Zpool, find_mark, number, require_ours, zvol_in
-from zolder.san.zvols import create_zvol, destroy_zvol, find_zvol, get_zvol, owner_of, shape_zvol
+from zolder.san.zpool import (
+    DOOMED,
+    OWNERSHIP,
+    SNAPSHOT,
+    ZVOL,
+    Zpool,
+    number,
+    require_zvol,
+    text,
+    zvol_in,
+    zvols_in,
+)
+from zolder.san.zvols import create_zvol, destroy_zvol, get_zvol, owner_of, shape_zvol
 
 _VERSION: Final = Path("/sys/module/zfs/version")
 
@@ -80,10 +91,7 @@ class ZfsStorage(Storage):
 
     def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:
         """See ``Storage``."""
-        children = Zpool(self._site, parent).children()
-        ours = (dataset for dataset in sorted(children) if find_mark(dataset, children[dataset]))
-        zvols = (zvol_in(children, parent, ZvolName(dataset.rpartition("/")[2])) for dataset in ours)
-        return tuple(zvol for zvol in zvols if zvol is not None)
+        return zvols_in(Zpool(self._site, parent).children(), parent)
 
     def create_zvol(
         self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
@@ -115,8 +123,8 @@ class ZfsStorage(Storage):
         clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
         with self._locks.hold(self._operation, clone_dataset, source_dataset):
             zpool = Zpool(self._site, parent)
-            needed = {source_dataset: OWNERSHIP} if snapshot is None else {origin: SNAPSHOT}
-            found = zpool.glance({clone_dataset: ZVOL, **needed})
+            needed = (source_dataset, OWNERSHIP) if snapshot is None else (origin, SNAPSHOT)
+            found = zpool.glance({clone_dataset: ZVOL, needed[0]: (*needed[1], "volsize")})
             existing = zvol_in(found, parent, zvol)
             if existing is not None:
                 self._complete_clone(zpool, existing, wanted)
@@ -125,7 +133,7 @@ class ZfsStorage(Storage):
             else:
                 if source_dataset not in found:
                     zpool.prove()
-                require_ours(found, source_dataset)
+                require_zvol(found, source_dataset)
                 clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
             self._index(parent).put(zvol, volsize_bytes)
         return Change(existing is None, wanted)
@@ -144,15 +152,17 @@ class ZfsStorage(Storage):
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         """See ``Storage``."""
+        dataset = zvol_dataset(parent, zvol)
         with self._changing(parent, zvol) as zpool:
-            found = find_zvol(zpool, zvol)
-            if found is not None:
+            found = zpool.look({dataset: DOOMED})
+            if found:
+                volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
                 self._export(parent, zvol).withdraw_all()
-                destroy_zvol(zpool, zvol_dataset(parent, zvol), self._operation)
-                if found.origin and found.origin.endswith(f"@{clone_origin_leaf(found.volume_id)}"):
-                    remove_snapshot(zpool, found.origin)  # left where the clone was cut short
+                destroy_zvol(zpool, dataset, self._operation)
+                if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
+                    remove_snapshot(zpool, origin)  # left where the clone was cut short
             self._index(parent).remove(zvol)
-        return Change(found is not None, None)
+        return Change(bool(found), None)
 
     def create_snapshot(
         self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName

@@ -54,7 +54,7 @@ def owner_of(zpool: Zpool, zvol: ZvolName) -> VolumeId:
 
 
 def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
-    """Create a zvol with its mark in one step; return False where the very same exists.
+    """Create a zvol with its mark; return False where the very same exists.
 
     :raises AlreadyExists: the name is taken by another volume, or by one of another size.
     :raises NoSpace: a thick one does not fit.
