@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cinder import context, objects
 from cinder.volume import configuration
-from cinder.volume import driver as cinder_driver
 from oslo_config import cfg
 
+from tests.support.backend import read_section
 from zolder.api import Storage
 from zolder.cinder.driver import ZolderDriver
-from zolder.cinder.settings import append_options
 from zolder.cinder.storage import San
 from zolder.fake import FakeStorage
 from zolder.names import DatasetName
@@ -23,24 +22,13 @@ from zolder.names import DatasetName
 objects.register_all()
 
 PARENT = DatasetName("data/volumes")
-SECTION = "zolder"
 Configure = Callable[[str], configuration.Configuration]
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Iterator[Configure]:
     """A function that reads the lines of a back end's section as cinder-volume does."""
-
-    def read(lines: str) -> configuration.Configuration:
-        path = tmp_path / f"cinder-{next(_numbers)}.conf"
-        path.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\nmy_ip = 192.0.2.99\n[{SECTION}]\n{lines}\n")
-        cfg.CONF([], project="cinder", default_config_files=[str(path)])
-        read_back = configuration.Configuration(cinder_driver.volume_opts, config_group=SECTION)
-        append_options(read_back)
-        return read_back
-
-    yield read
+    yield partial(read_section, tmp_path)
     cfg.CONF.reset()
 
 

@@ -66,8 +66,7 @@ _SYMPTOMS: Final = (
     ),
     _symptom(
         r"Permission denied|Too many authentication failures|No more authentication methods",
-        "{peer} refused the login: check the user's name, and that the public half of {key} stands in that"
-        " user's authorized_keys on the SAN.",
+        "{peer} refused the login: check the user's name, and that {credential}.",
         final=True,
     ),
     _symptom(
@@ -110,7 +109,8 @@ _SYMPTOMS: Final = (
 def explain_ssh(stderr: str, status: int | None, words: Mapping[str, str]) -> ConnectFailed:
     """Return the error for an ssh that ended before the agent's first word.
 
-    :param words: ``peer``, ``address``, ``port``, ``known_hosts`` and ``key`` for the sentences.
+    :param words: what the sentences name: ``peer``, ``address``, ``port``, ``known_hosts``, ``key``, and
+        ``credential``, what is to be checked of it.
     """
     for symptom in _SYMPTOMS:
         if symptom.pattern.search(stderr):

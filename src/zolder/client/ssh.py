@@ -111,6 +111,11 @@ class SshTarget:
 
     def explain(self, stderr: str, status: int | None) -> ConnectFailed:
         """Say why ssh ended before the agent spoke."""
+        key = self.private_key or "your key"
+        if self.password and not self.private_key:
+            credential = "the password is that user's and sshd on the SAN takes passwords"
+        else:
+            credential = f"the public half of {key} stands in that user's authorized_keys on the SAN"
         return explain_ssh(
             stderr,
             status,
@@ -119,7 +124,8 @@ class SshTarget:
                 "address": self.address,
                 "port": str(self.port),
                 "known_hosts": " ".join(self.known_hosts) or "~/.ssh/known_hosts",
-                "key": self.private_key or "your key",
+                "key": key,
+                "credential": credential,
             },
         )
 
