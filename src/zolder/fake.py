@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from zolder.api import Storage, check_volsize
 from zolder.errors import (
@@ -55,6 +55,10 @@ class _Export:
     secrets: dict[InitiatorName, Chap | None] = field(default_factory=dict)
 
 
+# They ask the targets and not the zpool: a target is closed whatever became of its zvol.
+_TARGETS_ALONE: Final = frozenset({"withdraw_zvol", "list_exports"})
+
+
 def _verb(method: Callable[Concatenate[FakeStorage, P], R]) -> Callable[Concatenate[FakeStorage, P], R]:
     """Make a method one critical section that checks its parent and size first."""
 
@@ -64,7 +68,7 @@ def _verb(method: Callable[Concatenate[FakeStorage, P], R]) -> Callable[Concaten
             if parent not in self._parents:
                 message = f"parent {parent} is not this identity's"
                 raise NotPermitted(message)
-            if not self.imported:
+            if not self.imported and method.__name__ not in _TARGETS_ALONE:
                 message = f"zpool {parent.zpool} is not imported on this SAN"
                 raise PoolUnavailable(message)
             size: Any = kwargs.get("volsize_bytes")
@@ -279,11 +283,10 @@ class FakeStorage(Storage):
     @_verb
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Storage``."""
-        zvols = (zvol for zvol in self.list_zvols(parent))
         return tuple(
-            _export_of(zvol.name, self._exports[zvol_dataset(parent, zvol.name)])
-            for zvol in zvols
-            if zvol_dataset(parent, zvol.name) in self._exports
+            _export_of(ZvolName(dataset.rpartition("/")[2]), export)
+            for dataset, export in sorted(self._exports.items())
+            if dataset.rpartition("/")[0] == parent
         )
 
     def _find(self, parent: DatasetName, zvol: ZvolName) -> Zvol | None:

@@ -182,12 +182,14 @@ class LineReader:
 
         :raises RemoteProtocolError: a line grew beyond the limit; the stream is of no use any more.
         """
+        new = len(self._buffer)  # what came before holds no newline
         self._buffer += data
-        while (end := self._buffer.find(b"\n") + 1) > 0:
+        while (end := self._buffer.find(b"\n", new) + 1) > 0:
             if end > self._limit:
                 break
             line = bytes(self._buffer[:end])
             del self._buffer[:end]
+            new = 0
             yield line
         if len(self._buffer) >= self._limit:
             message = f"a line is longer than {self._limit} bytes"

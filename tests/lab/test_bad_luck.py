@@ -64,6 +64,8 @@ def test_exported_zpool(lab: Lab, san: RemoteStorage) -> None:
     for attempt in attempts:
         with pytest.raises(PoolUnavailable, match="fast"):
             attempt()
+    assert not san.withdraw_zvol(FAST, made.name, None).changed
+    assert san.list_exports(FAST) == ()
     lab.san.succeed("zpool import fast")
     assert san.get_zvol(FAST, made.name) == made
     assert san.delete_zvol(FAST, made.name).changed
