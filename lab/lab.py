@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -219,8 +219,10 @@ class Lab:
         for spec in SPECS:
             if process := find_qemu(self.folder / spec.name):
                 process.kill()
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        while self.folder.exists():
+            # An ssh that sees its machine gone removes its own socket, between our look and our hand.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.folder)
 
     def _restore(self) -> None:
         """Load the golden state, set the clocks, and install the working tree's code."""

@@ -27,10 +27,8 @@ PASSWORD = "a-lab-password"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pristine(lab: Lab) -> Iterator[None]:
-    """A SAN that nobody has used, before and after."""
-    lab.reset()
-    yield
+def pristine(lab: Lab) -> None:
+    """A SAN that nobody has used."""
     lab.reset()
 
 
