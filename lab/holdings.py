@@ -15,7 +15,8 @@ _COUNTED = {
     "usedbysnapshots", "written",
 }  # fmt: skip
 
-# Targets and backstores of the kernel with every attribute, then tgt's and the NVMe subsystems.
+# Every object of the kernel's targets and backstores (not what their attributes say: secrets are among them),
+# then tgt's and the NVMe subsystems.
 _TARGETS = """
 cd /sys/kernel/config/target 2>/dev/null && find core/*_[0-9]* iscsi/iqn.* 2>/dev/null | sort
 tgtadm --lld iscsi --op show --mode target

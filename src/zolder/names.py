@@ -18,6 +18,8 @@ from zolder.errors import InvalidRequest
 MAX_DATASET_BYTES = 255
 MAX_LEAF_BYTES = 96
 MAX_PORT = 65535
+# No SnapshotName begins like this.
+_CLONE_ORIGIN = "zolder-clone-"
 
 
 class Name(str):
@@ -168,7 +170,12 @@ def clone_origin(parent: DatasetName, source: ZvolName, volume_id: VolumeId) -> 
 
 def clone_origin_leaf(volume_id: VolumeId) -> str:
     """Return the part of that name behind the ``@``; no SnapshotName can be equal to it."""
-    return f"zolder-clone-{volume_id}"
+    return f"{_CLONE_ORIGIN}{volume_id}"
+
+
+def is_clone_origin(snapshot: str) -> bool:
+    """Say whether a snapshot's whole name is one that `clone_origin` gives."""
+    return snapshot.partition("@")[2].startswith(_CLONE_ORIGIN)
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:

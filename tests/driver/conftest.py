@@ -63,7 +63,9 @@ def driver(make_driver: Callable[..., ZolderDriver]) -> ZolderDriver:
 
 def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: object) -> objects.Volume:
     """Return a volume as Cinder's manager has it, attached to ``connectors``."""
-    attachments = [objects.VolumeAttachment(connector=connector) for connector in connectors]
+    attachments = [
+        objects.VolumeAttachment(connector=connector, connection_info=None) for connector in connectors
+    ]
     values = {
         "id": str(uuid.uuid4()),
         "size": size,

@@ -15,7 +15,8 @@ from tests.driver.conftest import PARENT, connector_of, new_volume
 from zolder.cinder.driver import ZolderDriver
 from zolder.errors import ConnectionLost, PoolUnavailable
 from zolder.fake import FakeStorage
-from zolder.model import Change, Export
+from zolder.model import Change, Chap, Export
+from zolder.names import InitiatorName
 
 ONE = connector_of("one")
 TWO = connector_of("two")
@@ -27,9 +28,13 @@ def attach(driver: ZolderDriver, volume: objects.Volume, connector: dict[str, st
     driver.validate_connector(connector)
     volume.update(driver.create_export(None, volume, connector))
     connection = driver.initialize_connection(volume, connector)
-    volume.volume_attachment.objects.append(objects.VolumeAttachment(connector=connector))
     assert connection["driver_volume_type"] == "iscsi"
     data: dict[str, Any] = connection["data"]
+    volume.volume_attachment.objects.append(
+        objects.VolumeAttachment(
+            connector=connector, connection_info={**data, "driver_volume_type": "iscsi", "attachment_id": "1"}
+        )
+    )
     return data
 
 
@@ -247,6 +252,34 @@ def test_no_secret_reaches_the_log(make_driver: MakeDriver, caplog: pytest.LogCa
         assert secret not in said
 
 
+def test_a_secret_is_made_with_the_volume(make_driver: MakeDriver) -> None:
+    """Two attachments that begin at once find one secret: Cinder runs create_export for both."""
+    driver = make_driver("use_chap_auth = true")
+    source, clone = new_volume(), new_volume()
+    source.update(driver.create_volume(source))
+    clone.update(driver.create_cloned_volume(clone, source))
+    for volume in (source, clone):
+        assert volume.provider_auth.startswith(f"CHAP {volume.name} ")
+        assert driver.create_export(None, volume, ONE) == {}
+    assert source.provider_auth != clone.provider_auth
+
+
+def test_ensure_export_gives_what_each_was_told(make_driver: MakeDriver, san: FakeStorage) -> None:
+    """CHAP that was turned on later, or a secret made anew, is not yet that of those who are attached."""
+    volume = new_volume()
+    plain = make_driver("use_chap_auth = false")
+    plain.create_volume(volume)
+    attach(plain, volume, ONE)
+    driver = make_driver("use_chap_auth = true")
+    told = attach(driver, volume, TWO)
+    volume.provider_auth = "CHAP another secret"
+    san._exports.clear()
+    driver.ensure_export(None, volume)
+    secrets = san._exports[f"{PARENT}/{volume.name}"].secrets
+    assert secrets[InitiatorName(ONE["initiator"])] is None
+    assert secrets[InitiatorName(TWO["initiator"])] == Chap(told["auth_username"], told["auth_password"])
+
+
 def test_ensure_export_opens_what_cinder_has_on_record(make_driver: MakeDriver, san: FakeStorage) -> None:
     """A SAN that lost its targets gets them back when cinder-volume starts, with the same secrets."""
     driver = make_driver("use_chap_auth = true")
@@ -254,7 +287,7 @@ def test_ensure_export_opens_what_cinder_has_on_record(make_driver: MakeDriver, 
     driver.create_volume(volume)
     attach(driver, volume, ONE)
     attach(driver, volume, TWO)
-    volume.volume_attachment.objects.append(objects.VolumeAttachment(connector=None))
+    volume.volume_attachment.objects.append(objects.VolumeAttachment(connector=None, connection_info=None))
     before = dict(san._exports[f"{PARENT}/{volume.name}"].secrets)
     san._exports.clear()
     driver.ensure_export(None, volume)

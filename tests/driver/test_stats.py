@@ -30,6 +30,7 @@ def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver]) -> N
         "storage_protocol": "iSCSI",
         "backend_state": "up",
         "replication_enabled": False,
+        "shared_targets": False,
     }
     assert pool == {
         "pool_name": "data/volumes",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from zolder.names import DatasetName, ZvolName
@@ -39,16 +40,20 @@ def test_built_once(tmp_path: Path) -> None:
     assert zfs.asked == 1
 
 
-def test_in_doubt(tmp_path: Path) -> None:
-    """In doubt ZFS is listed again, and what is not there any more is forgotten."""
-    zfs = Zfs({A: 10 * MIB, B: 20 * MIB})
+def test_a_change_that_failed(tmp_path: Path) -> None:
+    """While a zvol is made or grown it counts with its new size, and with its old one if that failed."""
+    zfs = Zfs({A: 10 * MIB})
     index = Index(tmp_path, PARENT, 1)
     index.sum(zfs)
-    zfs.sizes = {B: 25 * MIB}
-    for path in tmp_path.rglob("*"):
-        os.utime(path, (0, 0))
-    index.doubt()
-    assert index.sum(zfs) == (25 * MIB, 1)
+    for zvol, size in ((A, 30 * MIB), (B, 5 * MIB)):
+        with suppress(ZeroDivisionError), index.changing(zvol, size):
+            assert index.sum(zfs)[0] == size + (0 if zvol == A else 10 * MIB)
+            1 / 0  # noqa: B018 - something goes wrong
+        assert index.sum(zfs) == (10 * MIB, 1)
+    with index.changing(B, 5 * MIB):
+        pass
+    assert index.sum(zfs) == (15 * MIB, 2)
+    assert zfs.asked == 1
 
 
 def test_old(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import pytest
 
 from tests.support import agent, fake_agent
 from zolder import api
+from zolder.client.channel import Channel
+from zolder.client.deadline import Deadline
 from zolder.client.local import LocalAgent
 from zolder.client.pool import Pool
 from zolder.client.remote import RemoteStorage
-from zolder.errors import ConnectionLost, DeadlineExceeded, NotFound, RemoteProtocolError
+from zolder.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, NotFound, RemoteProtocolError
 from zolder.names import DatasetName, ZvolName
 
 PARENT = DatasetName("data/volumes")
@@ -75,14 +77,23 @@ def test_a_silent_agent_is_given_up_at_the_deadline(
     assert list(asked(tmp_path).values()) == [1]
 
 
-def test_another_deadline_shares_the_channels(connect: Callable[..., RemoteStorage], tmp_path: Path) -> None:
-    """The figures may be asked with less patience over the same pool."""
-    patient = connect("hang_once", deadline_seconds=20)
-    with pytest.raises(DeadlineExceeded):
-        patient.with_deadline(0.5).get_figures(PARENT)
-    with pytest.raises(RemoteProtocolError):
-        patient.get_figures(PARENT)
-    assert len(asked(tmp_path)) == 2
+def test_an_answer_that_was_lost_is_not_called_unsent(
+    connect: Callable[..., RemoteStorage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that may have been carried out stays lost, even where asking again cannot connect."""
+    remote = connect("cut")
+    connect_once = Channel.open
+
+    def refuse_later(route: LocalAgent, deadline: Deadline) -> Channel:
+        if asked(tmp_path):
+            message = "refused"
+            raise ConnectFailed(message)
+        return connect_once(route, deadline)
+
+    monkeypatch.setattr(Channel, "open", refuse_later)
+    with pytest.raises(ConnectionLost, match="Asking again was in vain"):
+        remote.delete_zvol(PARENT, ZVOL)
+    assert list(asked(tmp_path).values()) == [1]
 
 
 def test_every_method_of_the_contract_is_carried() -> None:

@@ -76,6 +76,7 @@ def test_the_password_is_only_where_ssh_asks_for_it(tmp_path: Path, monkeypatch:
         f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/seen"; env >> "{tmp_path}/seen"\n'
         f'ls -ld "${{SSH_ASKPASS%/*}}" "${{SSH_ASKPASS%/*}}/secret" > "{tmp_path}/modes"\n'
         f'"$SSH_ASKPASS" "zolder@192.0.2.7\'s password: " > "{tmp_path}/asked"\n'
+        f'sh -c \'"$SSH_ASKPASS" "root@bastion\\x27s password: "; true\' > "{tmp_path}/jump"\n'
         f'exec "{sys.executable}" -S -E "{agent.__file__}" none\n'
     )
     script.chmod(0o755)
@@ -87,6 +88,7 @@ def test_the_password_is_only_where_ssh_asks_for_it(tmp_path: Path, monkeypatch:
     channel = Channel.open(target, Deadline.after(20))
     channel.close()
     assert (tmp_path / "asked").read_text() == 'o\'pen "sesame" $HOME\n'
+    assert (tmp_path / "jump").read_text() == "", "a jump host's ssh has the same variables"
     assert "sesame" not in (tmp_path / "seen").read_text()
     assert "SSH_ASKPASS_REQUIRE=force" in (tmp_path / "seen").read_text()
     assert [line.split()[0] for line in (tmp_path / "modes").read_text().splitlines()] == [

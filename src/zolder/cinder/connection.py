@@ -5,6 +5,7 @@ The forms are Cinder's (cinder/volume/driver.py, ISCSIDriver) and os-brick's (in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from zolder.cinder.settings import Settings
@@ -43,3 +44,10 @@ def connection_properties(export: Export, chap: Chap | None, volume_id: VolumeId
     if chap is not None:
         data |= {"auth_method": "CHAP", "auth_username": chap.user, "auth_password": chap.secret}
     return {"driver_volume_type": "iscsi", "data": data}
+
+
+def chap_of(connection: Mapping[str, Any]) -> Chap | None:
+    """Return what an initiator was told to log in with, from an attachment's connection_info."""
+    if connection.get("auth_method") is None:
+        return None
+    return Chap(str(connection["auth_username"]), str(connection["auth_password"]))

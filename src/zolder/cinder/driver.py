@@ -24,7 +24,6 @@ from zolder.cinder.settings import Settings, append_options, read_settings
 from zolder.cinder.stats import stats_down, stats_up
 from zolder.cinder.storage import San, open_san
 from zolder.cinder.translate import (
-    attached_initiators,
     initiator_of,
     size_bytes,
     snapshot_of,
@@ -124,8 +123,8 @@ class ZolderDriver(driver.VolumeDriver):
 
     # Volumes and snapshots
 
-    def create_volume(self, volume: Volume) -> None:
-        """Create a zvol."""
+    def create_volume(self, volume: Volume) -> dict[str, str]:
+        """Create a zvol, and say what its secret and its place are, as each verb that makes a volume does."""
         with translated():
             self._san.storage.create_zvol(
                 self._settings.parent,
@@ -134,8 +133,9 @@ class ZolderDriver(driver.VolumeDriver):
                 volsize_bytes=size_bytes(volume.size),
                 sparse=self._settings.sparse,
             )
+            return self._exports.describe(volume)
 
-    def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> None:
+    def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> dict[str, str]:
         """Clone a snapshot and grow the clone where a larger volume is asked for.
 
         :raises SnapshotNotFound: the snapshot is proven absent; another back end would not have it either.
@@ -150,8 +150,9 @@ class ZolderDriver(driver.VolumeDriver):
                 volsize_bytes=size_bytes(volume.size),
                 sparse=self._settings.sparse,
             )
+            return self._exports.describe(volume)
 
-    def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
+    def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> dict[str, str]:
         """Clone a volume as it is now; the SAN keeps the snapshot that this takes, hidden.
 
         :raises VolumeNotFound: the source is proven absent.
@@ -166,6 +167,7 @@ class ZolderDriver(driver.VolumeDriver):
                 volsize_bytes=size_bytes(volume.size),
                 sparse=self._settings.sparse,
             )
+            return self._exports.describe(volume)
 
     def extend_volume(self, volume: Volume, new_size: int) -> None:
         """Grow a zvol, in use or not; an initiator sees it when it rescans."""
@@ -202,19 +204,19 @@ class ZolderDriver(driver.VolumeDriver):
     # Exports and connections
 
     def ensure_export(self, context: object, volume: Volume) -> None:  # noqa: ARG002 - Cinder's interface
-        """Open a volume in use to whoever Cinder has on record, as at the attachment.
+        """Open a volume in use to whoever Cinder has on record, as they were told at the attachment.
 
         Cinder calls this when cinder-volume starts. On a SAN that kept its exports it changes nothing.
         """
         with translated():
-            for initiator in dict.fromkeys(attached_initiators(volume)):
-                self._exports.open(volume, initiator)
+            self._exports.open_again(volume)
 
     def create_export(self, context: object, volume: Volume, connector: Connector) -> dict[str, str]:  # noqa: ARG002 - ditto
         """Say where the volume will be, and make its secret where it needs one and has none.
 
         No request: a volume is exported to one initiator at a time, in initialize_connection. Cinder calls
-        this at every attachment; a secret that exists is in use elsewhere and is never changed.
+        this at every attachment; a secret that exists is in use elsewhere and is never changed. It is made
+        with the volume, or here for one that is older than use_chap_auth.
         """
         with translated():
             return self._exports.describe(volume)

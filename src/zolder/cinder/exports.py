@@ -10,12 +10,13 @@ import logging
 from typing import Any
 
 from zolder.cinder.chap import chap_for, new_provider_auth
-from zolder.cinder.connection import connection_properties, provider_location
+from zolder.cinder.connection import chap_of, connection_properties, provider_location
 from zolder.cinder.objects import Volume
 from zolder.cinder.settings import Settings
 from zolder.cinder.storage import San
-from zolder.cinder.translate import attached_initiators, zvol_of
-from zolder.errors import ConnectionLost, DeadlineExceeded, Error, InvalidRequest
+from zolder.cinder.translate import attached_initiators, attachments_of, zvol_of
+from zolder.errors import BackendError, ConnectionLost, DeadlineExceeded, Error, InvalidRequest, ProtocolError
+from zolder.model import Chap
 from zolder.names import InitiatorName, VolumeId, ZvolName
 
 LOG = logging.getLogger(__name__)
@@ -46,11 +47,26 @@ class Exports:
         :raises InvalidRequest: CHAP is asked for and the volume has no secret.
         :raises Error: as Storage.export_zvol.
         """
-        zvol = zvol_of(volume)
         chap = chap_for(volume.provider_auth, initiator)
         if chap is None and self._settings.use_chap:
-            message = f"{zvol} has no provider_auth: with use_chap_auth it is not exported without"
+            message = f"{zvol_of(volume)} has no provider_auth: with use_chap_auth it is not exported without"
             raise InvalidRequest(message)
+        return self._open(volume, initiator, chap)
+
+    def open_again(self, volume: Volume) -> None:
+        """Let those who have a volume reach it as they were told when it was opened to them.
+
+        A secret that the volume was given later, or CHAP that was turned on later, is not theirs yet.
+
+        :raises Error: as Storage.export_zvol.
+        """
+        for initiator, connection in attachments_of(volume).items():
+            # The old attach call leaves none on record.
+            derived = chap_for(volume.provider_auth, initiator) if connection is None else None
+            self._open(volume, initiator, chap_of(connection) if connection else derived)
+
+    def _open(self, volume: Volume, initiator: InitiatorName, chap: Chap | None) -> dict[str, Any]:
+        zvol = zvol_of(volume)
         try:
             export = self._san.storage.export_zvol(
                 self._settings.parent,
@@ -60,7 +76,7 @@ class Exports:
                 portals=self._settings.portals,
                 chap=chap,
             ).value
-        except (ConnectionLost, DeadlineExceeded):
+        except (ConnectionLost, DeadlineExceeded, ProtocolError, BackendError):
             self._close_again(volume, zvol, initiator)
             raise
         return connection_properties(export, chap, VolumeId(volume.id))

@@ -15,6 +15,8 @@ class Attachment(Protocol):
     """A row that says to whom a volume is, or is being, attached."""
 
     connector: Connector | None
+    # What initialize_connection returned, its data on the same level as the rest.
+    connection_info: Mapping[str, Any] | None
 
 
 class Volume(Protocol):

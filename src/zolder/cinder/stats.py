@@ -64,6 +64,8 @@ def _stats(settings: Settings, pool: dict[str, Any]) -> dict[str, Any]:
         "storage_protocol": constants.ISCSI,
         "backend_state": pool["backend_state"],
         "replication_enabled": False,
+        # A target a volume: whoever scans one sees no other volume.
+        "shared_targets": False,
         "pools": [common | pool],
     }
 

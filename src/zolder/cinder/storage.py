@@ -23,7 +23,10 @@ _FIGURES_SECONDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class San:
-    """One SAN's storage: ``storage`` with the time that an operation has, ``soon`` with little patience."""
+    """One SAN's storage: ``storage`` with the time that an operation has, ``soon`` with little patience.
+
+    ``soon`` has a channel of its own: long operations on all others must not look like a SAN that is dead.
+    """
 
     storage: Storage
     soon: Storage
@@ -56,4 +59,5 @@ def open_san(settings: Settings) -> San:
         welcome.zfs_version,
         __version__,
     )
-    return San(storage, storage.with_deadline(min(_FIGURES_SECONDS, settings.deadline_seconds)))
+    seconds = min(_FIGURES_SECONDS, settings.deadline_seconds)
+    return San(storage, RemoteStorage(Pool(route, max_channels=1), deadline_seconds=seconds))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from cinder import exception
 
@@ -56,6 +56,15 @@ def attached_initiators(volume: Volume) -> list[InitiatorName]:
     """Return the initiator of each attachment that Cinder has on record; one may appear several times."""
     connectors = (attachment.connector for attachment in volume.volume_attachment or ())
     return [initiator_of(connector) for connector in connectors if connector and connector.get("initiator")]
+
+
+def attachments_of(volume: Volume) -> dict[InitiatorName, Mapping[str, Any] | None]:
+    """Return each attached initiator with what it was told of the connection, where Cinder has that."""
+    return {
+        initiator_of(attachment.connector): attachment.connection_info or None
+        for attachment in volume.volume_attachment or ()
+        if attachment.connector and attachment.connector.get("initiator")
+    }
 
 
 @contextmanager

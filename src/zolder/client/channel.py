@@ -65,6 +65,10 @@ class Route(Protocol):
     def peer(self) -> str:
         """The agent as messages name it."""
 
+    @property
+    def is_line(self) -> bool:
+        """Whether the command is only the line to the agent, and not the agent itself."""
+
     def environment(self) -> AbstractContextManager[Mapping[str, str]]:
         """Yield the variables that the command needs until the agent has spoken."""
 
@@ -197,7 +201,7 @@ class Channel:
 
 def _start(route: Route, variables: Mapping[str, str]) -> Child:
     try:
-        return Child(route.argv, variables)
+        return Child(route.argv, variables, may_kill=route.is_line)
     except FileNotFoundError as err:
         message = f"The program {route.argv[0]} is not installed on this control node, or not in PATH."
         raise ConnectDenied(message) from err

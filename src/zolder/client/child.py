@@ -38,13 +38,15 @@ _TERMINATE_SECONDS: Final = 5.0
 class Child:
     """One child process and the sockets that lead to its stdin, stdout and stderr."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, may_kill: bool = True) -> None:
         """Start ``argv`` without a shell, in a session of its own: no terminal, no signals meant for us.
 
         :param environment: variables beside the ones that this process has.
+        :param may_kill: whether one that does not end with its stream is killed; else it is left to itself.
         :raises OSError: it could not be started.
         """
         self._tail = bytearray()
+        self._may_kill = may_kill
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             ends = []
             for _ in range(3):
@@ -135,7 +137,7 @@ class Child:
     def close(self) -> None:
         """End the stream and see the child off without waiting; safe to call twice.
 
-        The end of its stream is what tells an agent to finish; one that does not end is killed.
+        The end of its stream is what tells an agent to finish.
         """
         if self._selector is None:
             return
@@ -184,6 +186,9 @@ class Child:
             try:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:
+                if not self._may_kill:
+                    LOG.info("the child process %d finishes what it has begun", self.pid)
+                    break
                 LOG.warning("the child process %d lives on; sending it %s", self.pid, number.name)
                 self._signal(number)
             else:

@@ -28,6 +28,11 @@ class LocalAgent:
         """The agent as messages name it."""
         return " ".join(self.argv)
 
+    @property
+    def is_line(self) -> bool:
+        """The command is the agent, which finishes what it has begun: it is never killed."""
+        return False
+
     @contextlib.contextmanager
     def environment(self) -> Iterator[Mapping[str, str]]:
         """Yield no variables: there is nothing to log in to."""

@@ -17,7 +17,7 @@ from zolder.api import Storage
 from zolder.client.channel import new_operation
 from zolder.client.deadline import Deadline
 from zolder.client.pool import Pool
-from zolder.errors import ConnectionLost, InvalidRequest, RemoteProtocolError
+from zolder.errors import ConnectFailed, ConnectionLost, InvalidRequest, RemoteProtocolError
 from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
 from zolder.wire import Welcome
@@ -36,10 +36,6 @@ class RemoteStorage(Storage):
         """Ask through ``pool``, each request with a deadline of so many seconds."""
         self._pool = pool
         self._deadline_seconds = deadline_seconds
-
-    def with_deadline(self, seconds: float) -> RemoteStorage:
-        """Return the same storage over the same channels with another deadline for each request."""
-        return RemoteStorage(self._pool, deadline_seconds=seconds)
 
     def greet(self) -> Welcome:
         """Return who the agent is and what it can do, opening a channel if none is open.
@@ -147,13 +143,19 @@ class RemoteStorage(Storage):
     def _exchange(self, method: str, params: dict[str, shapes.Json]) -> shapes.Json:
         deadline = Deadline.after(self._deadline_seconds)
         operation = new_operation()
-        for _ in range(_MAX_LOSSES - 1):
+        lost = ""
+        for left in reversed(range(_MAX_LOSSES)):
             try:
                 return self._pool.exchange(method, operation, params, deadline)
             except ConnectionLost as err:
-                if not deadline.remaining_seconds:
+                if not left or not deadline.remaining_seconds:
                     raise
                 lost = err.message
+            except ConnectFailed as err:
+                if lost:  # what was sent may have been carried out behind the lost line
+                    message = f"{lost} Asking again was in vain: {err.message}"
+                    raise ConnectionLost(message) from err
+                raise
             # Outside the handler: oslo.log would print the error behind the line once more.
             LOG.warning("%s Asking again: %s, operation %s.", lost, method, operation)
-        return self._pool.exchange(method, operation, params, deadline)
+        raise AssertionError  # the last of them returned or raised

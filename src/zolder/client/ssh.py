@@ -23,7 +23,10 @@ _ALIVE_INTERVAL_SECONDS: Final = 15
 _ALIVE_COUNT: Final = 3
 # Without a forced command this is what the login shell is asked for; with one it is ignored (sshd(8)).
 _COMMAND: Final = "zolder-san"
-_ASKPASS: Final = '#!/bin/sh\nexec cat -- "${0%/*}/secret"\n'
+# The ssh that a jump host is reached by inherits the environment of ours: only our own child gets the secret.
+_ASKPASS: Final = """#!/bin/sh
+grep -q "^PPid:[[:space:]]*{pid}$" "/proc/$PPID/status" && exec cat -- "${{0%/*}}/secret"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ class SshTarget:
     def peer(self) -> str:
         """The SAN as messages name it."""
         return f"{self.login}@{self.address} port {self.port}"
+
+    @property
+    def is_line(self) -> bool:
+        """The agent runs on the SAN: who kills ssh kills nothing there."""
+        return True
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -106,7 +114,7 @@ class SshTarget:
         # those; mkdtemp's folder and the file in it are readable by this user alone.
         with tempfile.TemporaryDirectory(prefix="zolder-") as folder:
             _write(Path(folder, "secret"), self.password + "\n", 0o600)
-            _write(Path(folder, "askpass"), _ASKPASS, 0o700)
+            _write(Path(folder, "askpass"), _ASKPASS.format(pid=os.getpid()), 0o700)
             yield variables | {"SSH_ASKPASS": str(Path(folder, "askpass")), "SSH_ASKPASS_REQUIRE": "force"}
 
     def explain(self, stderr: str, status: int | None) -> ConnectFailed:

@@ -42,26 +42,17 @@ class ZvolDevice:
 
     path: Path
     descriptor: int
-    size_bytes: int
-
-    @property
-    def minor(self) -> int:
-        """The number of the device, a ``hint`` for the next time."""
-        return int(self.path.name.removeprefix("zd"))
 
 
 @contextmanager
-def open_zvol(
-    dataset: str, *, timeout_seconds: float, hint: int | None = None, dev: Path = Path("/dev")
-) -> Iterator[ZvolDevice]:
-    """Find and hold a zvol's device: by udev's link, by the hint, else among all nodes, newest first.
+def open_zvol(dataset: str, *, timeout_seconds: float, dev: Path = Path("/dev")) -> Iterator[ZvolDevice]:
+    """Find and hold a zvol's device: by udev's link, else among all nodes, newest first.
 
     :param dataset: the zvol's whole name.
     :param timeout_seconds: how long to wait for a node that is not there yet; 0 looks once.
-    :param hint: the minor number that the zvol had when it was last seen.
     :raises BackendError: no node carried that name in time.
     """
-    found = _Search(dataset, dev).wait(hint, timeout_seconds)
+    found = _Search(dataset, dev).wait(timeout_seconds)
     try:
         yield found
     finally:
@@ -85,12 +76,12 @@ class _Search:
         self._inodes_of_others: set[int] = set()
         self._last_error: OSError | None = None
 
-    def wait(self, hint: int | None, timeout_seconds: float) -> ZvolDevice:
+    def wait(self, timeout_seconds: float) -> ZvolDevice:
         """Look again and again, with growing pauses and at more and more nodes, until the time is up."""
         end = time.monotonic() + timeout_seconds
         pause, breadth = _FIRST_PAUSE_SECONDS, _FIRST_BREADTH
         while True:
-            found = self._by_link() or self._by_hint(hint) or self._among_newest(breadth)
+            found = self._by_link() or self._among_newest(breadth)
             if found:
                 return found
             if time.monotonic() + pause > end:
@@ -101,7 +92,6 @@ class _Search:
                 raise BackendError(message) from self._last_error
             time.sleep(pause)
             pause, breadth = min(pause * 2, _LONGEST_PAUSE_SECONDS), breadth * 2
-            hint = None  # a wrong one opens somebody else's zvol: once is enough
 
     def _by_link(self) -> ZvolDevice | None:
         try:
@@ -109,9 +99,6 @@ class _Search:
         except FileNotFoundError:
             return None  # udev has not come to it
         return self._open(name) if _WHOLE_DISK.fullmatch(name) else None
-
-    def _by_hint(self, hint: int | None) -> ZvolDevice | None:
-        return None if hint is None else self._open(f"zd{hint}")
 
     def _among_newest(self, breadth: int) -> ZvolDevice | None:
         unseen = [node for node in _list_nodes(self._dev) if node.inode not in self._inodes_of_others]
@@ -134,7 +121,7 @@ class _Search:
                 self._inodes_of_others.add(os.fstat(descriptor).st_ino)
                 return None
             undo.pop_all()
-        return ZvolDevice(path, descriptor, os.lseek(descriptor, 0, os.SEEK_END))
+        return ZvolDevice(path, descriptor)
 
 
 class _Node(NamedTuple):

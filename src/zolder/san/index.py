@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -42,9 +43,22 @@ class Index:
         """Forget a zvol."""
         (self._folder / zvol).unlink(missing_ok=True)
 
-    def doubt(self) -> None:
-        """Have the next sum rebuilt from ZFS."""
-        (self._folder / _COMPLETE).unlink(missing_ok=True)
+    @contextmanager
+    def changing(self, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
+        """Note a zvol's size for a block that brings it there; what a killed block leaves counts too much."""
+        try:
+            before = (self._folder / zvol).stat().st_size * MIB
+        except FileNotFoundError:
+            before = None
+        self.put(zvol, volsize_bytes)
+        try:
+            yield
+        except BaseException:
+            if before is None:
+                self.remove(zvol)
+            else:
+                self.put(zvol, before)
+            raise
 
     def sum(self, list_sizes: Callable[[], Mapping[ZvolName, int]]) -> tuple[int, int]:
         """Return the sum of the sizes in bytes and their number.

@@ -81,12 +81,12 @@ class ZfsLibrary:
             failure = self._lib.lzc_destroy_snaps(snaps, _FULL_DEFER, ctypes.byref(errors))
             self._check_each(failure, errors, snapshot)
 
-    def run_program(self, zpool: str, program: str, arguments: Pairs, *, sync: bool) -> Value:
-        """Run a channel program of ours and return what it returned.
+    def run_program(self, zpool: str, program: str, arguments: Pairs) -> Value:
+        """Run a channel program of ours that only reads and return what it returned.
 
-        :param sync: False for one that only reads: it waits for no transaction group.
+        It waits for no transaction group.
         """
-        call = self._lib.lzc_channel_program if sync else self._lib.lzc_channel_program_nosync
+        call = self._lib.lzc_channel_program_nosync
         limits = ctypes.c_uint64(_INSTRUCTIONS), ctypes.c_uint64(_MEMORY_BYTES)
         with self._nvpair.packed(arguments) as args, self._nvpair.returned() as out:
             failure = call(zpool.encode(), program.encode(), *limits, args, ctypes.byref(out))

@@ -1,4 +1,4 @@
-"""What is asked of ZFS by channel programs: reading, and recording an export's wish.
+"""What is asked of ZFS by channel programs, which read.
 
 The Lua texts are constants and take their arguments as data, so nothing is ever built into a program. A
 reading program sees one consistent state of the zpool. Source: zfs-program(8).
@@ -61,11 +61,6 @@ end
 return out
 """
 
-_SET: Final = """
-args = ...
-return zfs.sync.set_prop(args.dataset, args.property, args.value)
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Property:
@@ -83,7 +78,7 @@ def read(library: ZfsLibrary, zpool: str, wanted: Mapping[str, Sequence[str]]) -
 
     Each dataset and each property costs some milliseconds under emulation: ask for what is needed.
     """
-    return _table(library.run_program(zpool, _READ, dict(wanted), sync=False))
+    return _table(library.run_program(zpool, _READ, dict(wanted)))
 
 
 def list_children(
@@ -91,24 +86,15 @@ def list_children(
 ) -> dict[str, Properties]:
     """Return the datasets directly below a parent with their properties; costs some ms for each."""
     arguments: dict[str, Value] = {"what": "children", "of": parent, "properties": list(properties)}
-    return _table(library.run_program(zpool, _LIST, arguments, sync=False))
+    return _table(library.run_program(zpool, _LIST, arguments))
 
 
 def list_clones(library: ZfsLibrary, zpool: str, zvol: str) -> dict[str, list[str]]:
     """Return every snapshot of a zvol with the clones that depend on it."""
-    answer = library.run_program(zpool, _CLONES, {"of": zvol}, sync=False)
+    answer = library.run_program(zpool, _CLONES, {"of": zvol})
     if not isinstance(answer, Mapping):
         return {}
     return {name: sorted(clones) if isinstance(clones, Mapping) else [] for name, clones in answer.items()}
-
-
-def set_user_property(library: ZfsLibrary, zpool: str, dataset: str, name: str, value: str) -> None:
-    """Set one user property; waits for the transaction group that holds it."""
-    arguments: dict[str, Value] = {"dataset": dataset, "property": name, "value": value}
-    code = library.run_program(zpool, _SET, arguments, sync=True)
-    if code != 0:
-        message = f"could not set {name} of {dataset}"
-        raise BackendError(message, errno=code if isinstance(code, int) else str(code))
 
 
 def _table(answer: Value) -> dict[str, Properties]:

@@ -98,9 +98,8 @@ class ZfsStorage(Storage):
     ) -> Change[Zvol]:
         """See ``Storage``."""
         wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse)
-        with self._changing(parent, zvol) as zpool:
+        with self._changing(parent, zvol) as zpool, self._index(parent).changing(zvol, volsize_bytes):
             changed = create_zvol(zpool, wanted)
-            self._index(parent).put(zvol, volsize_bytes)
         return Change(changed, wanted)
 
     def clone_zvol(
@@ -121,7 +120,10 @@ class ZfsStorage(Storage):
             origin = snapshot_dataset(parent, source, snapshot)
         wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin)
         clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
-        with self._locks.hold(self._operation, clone_dataset, source_dataset):
+        with (
+            self._locks.hold(self._operation, clone_dataset, source_dataset),
+            self._index(parent).changing(zvol, volsize_bytes),
+        ):
             zpool = Zpool(self._site, parent)
             needed = (source_dataset, OWNERSHIP) if snapshot is None else (origin, SNAPSHOT)
             found = zpool.glance({clone_dataset: ZVOL, needed[0]: (*needed[1], "volsize")})
@@ -135,7 +137,6 @@ class ZfsStorage(Storage):
                     zpool.prove()
                 require_zvol(found, source_dataset)
                 clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
-            self._index(parent).put(zvol, volsize_bytes)
         return Change(existing is None, wanted)
 
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
@@ -146,8 +147,8 @@ class ZfsStorage(Storage):
                 message = f"{parent}/{zvol} has {found.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
             wanted = Zvol(parent, zvol, found.volume_id, volsize_bytes, found.sparse, found.origin)
-            shape_zvol(zpool, found, wanted)
-            self._index(parent).put(zvol, volsize_bytes)
+            with self._index(parent).changing(zvol, volsize_bytes):
+                shape_zvol(zpool, found, wanted)
         return Change(wanted != found, wanted)
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:

@@ -11,12 +11,22 @@ from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
-from zolder.names import VolumeId, ZvolName, zvol_dataset
+from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
 from zolder.san import zfs
 from zolder.san.holders import holders_of
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
-from zolder.san.zpool import OWNERSHIP, VOLUME_MARK, ZVOL, Zpool, require_ours, zvol_in
+from zolder.san.zpool import (
+    OWNERSHIP,
+    SNAPSHOT,
+    SNAPSHOT_MARK,
+    VOLUME_MARK,
+    ZVOL,
+    Zpool,
+    local,
+    require_ours,
+    zvol_in,
+)
 
 # How long a destroy waits for whoever holds the zvol: udev and a closing session let go within this.
 BUSY_SECONDS: Final = 10
@@ -58,7 +68,9 @@ def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
 
     :raises AlreadyExists: the name is taken by another volume, or by one of another size.
     :raises NoSpace: a thick one does not fit.
+    :raises PoolUnavailable: the parent is not the one that was set up.
     """
+    zpool.prove()  # a zvol in another zpool of that name would be "absent" once the right one is back
     dataset = zvol_dataset(wanted.parent, wanted.name)
     create = zpool.library.create_zvol if wanted.sparse else zfs.create_thick_zvol
     try:
@@ -105,7 +117,7 @@ def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
         except ZfsError as err:
             if err.errno not in {errno.EBUSY, errno.EEXIST}:
                 zpool.explain(err)
-            _refuse_snapshots(zpool, dataset)
+            _clear_snapshots(zpool, dataset)
             return None
         return True
 
@@ -116,8 +128,20 @@ def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
         raise Busy(message, holders=holders)
 
 
-def _refuse_snapshots(zpool: Zpool, dataset: str) -> None:
-    snapshots = zpool.clones(dataset)
+def _clear_snapshots(zpool: Zpool, dataset: str) -> None:
+    """Remove what clones that were cut short left behind; nobody else knows of it, and the lock is ours.
+
+    :raises Busy: there are other snapshots, or clones.
+    """
+    snapshots = dict(zpool.clones(dataset))
+    for snapshot in [name for name, clones in snapshots.items() if is_clone_origin(name) and not clones]:
+        mark = local(zpool.look({snapshot: SNAPSHOT}).get(snapshot, {}), SNAPSHOT_MARK, snapshot)
+        if mark == snapshot.partition("@")[2]:
+            try:
+                zpool.library.destroy_snapshot(snapshot)
+            except ZfsError as err:
+                zpool.explain(err)
+            del snapshots[snapshot]
     if snapshots:
         clones = [clone for clones in snapshots.values() for clone in clones]
         holders = sorted(clones or snapshots)
