@@ -217,7 +217,7 @@ def test_cut_lines(lab: Lab, san: RemoteStorage, seed: int, caplog: pytest.LogCa
 
 
 def test_a_clone_that_nobody_asks_for_again(lab: Lab, san: RemoteStorage) -> None:
-    """What a clone cut short left on its source does not keep that from being deleted; what others made does."""
+    """What a clone that was cut short left on its source does not hold that; what others made does."""
     made = make(san)
     dataset, clone_id = f"{PARENT}/{made.name}", uuid.uuid4()
     left, others = f"zolder-clone-{clone_id}", f"zolder-clone-{uuid.uuid4()}"
