@@ -7,7 +7,14 @@ import pytest
 
 from zolder.errors import NotFound, PoolSuspended, PoolUnavailable
 from zolder.names import DatasetName
-from zolder.san.parents import Site, record_parent, recorded_guid, require_active, require_recorded
+from zolder.san.parents import (
+    Site,
+    import_stamp,
+    record_parent,
+    recorded_guid,
+    require_active,
+    require_recorded,
+)
 
 PARENT = DatasetName("data/volumes")
 
@@ -82,3 +89,17 @@ def test_another_parent(site: Site, guid: int | None) -> None:
     with pytest.raises(PoolUnavailable):
         record_parent(site, PARENT, guid)
     assert recorded_guid(site, PARENT) == 7
+
+
+def test_an_import_is_told_from_the_next(site: Site) -> None:
+    """By when its statistics were made, not by their figures; a kernel without them tells nothing."""
+    statistics = site.kernel_statistics / "data" / "iostats"
+    assert import_stamp(site, "data") is None
+    statistics.write_text("31 1 0x01 26 7072 66502950725 81847121281\nname type data\n")
+    first = import_stamp(site, "data")
+    statistics.write_text("31 1 0x01 26 7072 66502950725 91847121281\nname type data\n")
+    assert import_stamp(site, "data") == first
+    statistics.write_text("31 1 0x01 26 7072 76502950725 91847121281\nname type data\n")
+    assert import_stamp(site, "data") != first
+    statistics.write_text("")
+    assert import_stamp(site, "data") is None

@@ -57,6 +57,18 @@ def _state_of(site: Site, zpool: str) -> str:
         raise PoolUnavailable(message, zpool=zpool) from err
 
 
+def import_stamp(site: Site, zpool: str) -> str | None:
+    """Return what differs for each import of a zpool since boot; None where the kernel does not tell.
+
+    It is the time at which one of the zpool's statistics was made (struct kstat: ks_crtime, nanoseconds).
+    """
+    try:
+        with (site.kernel_statistics / zpool / "iostats").open(encoding="ascii") as file:
+            return file.readline().split()[5]
+    except (FileNotFoundError, IndexError):
+        return None
+
+
 def record_parent(site: Site, parent: DatasetName, guid: int | None) -> None:
     """Record a parent's guid at its first set-up, and hold it to that record ever after.
 

@@ -18,7 +18,7 @@ from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
 from zolder.san import lzc, programs
 from zolder.san.lzc import ZfsError
 from zolder.san.nvlist import unsigned
-from zolder.san.parents import Site, record_parent, require_active, require_recorded
+from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
 from zolder.san.programs import Properties
 
 VOLUME_MARK: Final = "zolder:volume"
@@ -30,6 +30,9 @@ SNAPSHOT: Final = ("defer_destroy", SNAPSHOT_MARK)
 ZVOL: Final = ("volsize", VOLUME_MARK, "refreservation", "origin")
 DOOMED: Final = ("volblocksize", VOLUME_MARK, "origin")
 _PARENT: Final = ("guid", "used", "available")
+
+# The import of its zpool in which a parent was proven last.
+_PROVEN: Final[dict[DatasetName, str | None]] = {}
 
 
 class Zpool:
@@ -67,6 +70,16 @@ class Zpool:
         """
         found = self.glance({self.parent: ("guid",)})
         require_recorded(self._site, self.parent, _guid(found.get(self.parent)))
+
+    def prove_once(self) -> None:
+        """Prove the parent unless this process did since the zpool's import: enough for what only adds to it.
+
+        :raises PoolUnavailable: the parent is not the one that was set up.
+        """
+        stamp = import_stamp(self._site, self.parent.zpool)
+        if stamp is None or _PROVEN.get(self.parent) != stamp:
+            self.prove()
+            _PROVEN[self.parent] = stamp
 
     def set_up(self) -> Properties:
         """Return the parent's own properties, and record its guid the first time.

@@ -70,7 +70,8 @@ def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
     :raises NoSpace: a thick one does not fit.
     :raises PoolUnavailable: the parent is not the one that was set up.
     """
-    zpool.prove()  # a zvol in another zpool of that name would be "absent" once the right one is back
+    # A zvol in another zpool of that name would be "absent" once the right one is back.
+    zpool.prove_once()
     dataset = zvol_dataset(wanted.parent, wanted.name)
     create = zpool.library.create_zvol if wanted.sparse else zfs.create_thick_zvol
     try:
