@@ -36,6 +36,9 @@ target_prefixes = ["iqn.2010-10.org.openstack:"]
 parents = ["data/other"]
 portals = ["192.168.77.1:3260"]
 target_prefixes = ["iqn.2010-10.org.openstack.other:"]
+max_volume_gib = 1
+max_volumes = 3
+max_total_gib = 2
 """
 
 # The archive is unpacked beside the old tree, and a symbolic link is renamed over the old one, so nobody ever

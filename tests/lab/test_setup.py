@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from tests.support.backend import read_section
 from zolder.cinder.driver import ZolderDriver
+from zolder.client.remote import RemoteStorage
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -51,20 +52,24 @@ def set_up(lab: Lab, tmp_path: Path) -> Iterator[SetUp]:
         lines = [f"{name} = {value}" for name, value in options.items() if value is not None]
         section = "\n".join([*lines, "[DEFAULT]", f"ssh_hosts_key_file = {known_hosts}"])
         driver = ZolderDriver(configuration=read_section(tmp_path, section), host="control@zolder")
-        drivers.append(driver)
         driver.do_setup(None)
+        drivers.append(driver)  # one that was not set up has closed its channels
         driver.check_for_setup_error()
         return driver
 
     yield run
+    for driver in drivers:
+        for storage in (driver._san.storage, driver._san.soon):
+            assert isinstance(storage, RemoteStorage)
+            storage._pool.close()
     cfg.CONF.reset()
 
 
 @contextmanager
 def changed(san: Machine, do: str, undo: str) -> Iterator[None]:
     """Have something wrong on the SAN for the block."""
-    san.succeed(f"set -e\n{do}")
     try:
+        san.succeed(f"set -e\n{do}")
         yield
     finally:
         san.succeed(f"set -e\n{undo}")
@@ -157,11 +162,13 @@ def test_a_san_without_zfs(lab: Lab, set_up: SetUp) -> None:
     there = "/lib/x86_64-linux-gnu/libzfs_core.so.3"
     with changed(lab.san, f"mv {there} {there}.away", f"mv {there}.away {there}"):
         assert "install zfsutils-linux (2.1 or newer) on it" in refusal(set_up)
+    # A channel that was closed a moment ago may still be on its way out, and has ZFS open.
+    lab.san.wait_until("! pgrep -f '[s]erve --identity'", 60, "all agents to end")
     blocked = "/etc/modprobe.d/blocked.conf"
     do = (
         f"zpool export -a; echo 'install zfs /bin/false' > {blocked}; systemctl stop zfs-zed; modprobe -r zfs"
     )
-    with changed(lab.san, do, f"rm {blocked}; modprobe zfs; zpool import -a"):
+    with changed(lab.san, do, f"rm -f {blocked}; modprobe zfs; zpool import -a"):
         assert "load it with 'modprobe zfs' and see dmesg" in refusal(set_up)
 
 

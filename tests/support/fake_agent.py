@@ -12,6 +12,11 @@ from zolder.fake import FakeStorage
 from zolder.names import Identity
 from zolder.san.policy import Policy
 from zolder.san.serve import Channel, serve
+from zolder.wire import Request
+
+
+def nobody(request: Request, outcome: str, seconds: float) -> None:
+    """Write nothing down: this machine's log is not the SAN's."""
 
 
 def main() -> int:
@@ -20,7 +25,7 @@ def main() -> int:
     storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
-    serve(channel, policy, storage_for=lambda _: storage, zfs_version=lambda: "fake")
+    serve(channel, policy, storage_for=lambda _: storage, zfs_version=lambda: "fake", record=nobody)
     return 0
 
 

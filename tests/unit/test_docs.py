@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools import protocol
-from zolder.san.policy import _policy_of
+from zolder.names import Identity
+from zolder.san.policy import load_policy
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,11 +67,14 @@ def test_explained_errors_exist(sentence: str) -> None:
     assert any(sentence in text for text in said())
 
 
-def test_example_of_san_toml() -> None:
+def test_example_of_san_toml(tmp_path: Path) -> None:
     """The example of /etc/zolder/san.toml is a policy that the agent takes, and so is the quick start's."""
     texts = [(ROOT / "deploy/examples/san.toml").read_text()]
     texts += re.findall(r"```toml\n(.*?)```", (DOCS / "quickstart.md").read_text(), re.DOTALL)
     assert len(texts) == 2
+    path = tmp_path / "san.toml"
     for text in texts:
-        for name, entry in tomllib.loads(text)["identity"].items():
-            assert _policy_of(Path("san.toml"), name, entry).parents
+        path.write_text(text)
+        path.chmod(0o600)
+        for name in tomllib.loads(text)["identity"]:
+            assert load_policy(Identity(name), path, owner=os.getuid()).parents

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from zolder.api import METHODS
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.names import DatasetName, Identity, Portal, TargetPrefix
-from zolder.san.policy import Policy, PolicyError, load_policy
+from zolder.san.policy import GIB, Policy, PolicyError, load_policy
 
 GOOD = """
 [identity.lab]
@@ -41,8 +43,19 @@ def test_load(tmp_path: Path) -> None:
     [
         ("", "tables"),
         ("[identity", "Expected"),
-        (GOOD + "more = 1\n", "exactly"),
-        (GOOD.replace("parents", "parent"), "exactly"),
+        (GOOD + "more = 1\n", r"line 6: .* 'more' is no key"),
+        (GOOD.replace("parents", "parent"), r"line 3: .* 'parent' is no key"),
+        (
+            GOOD.replace('portals = ["192.0.2.1:3260", "[2001:db8::1]:3260"]', ""),
+            "line 2: .* portals is missing",
+        ),
+        (GOOD + 'role = "admin"\n', "line 6: .* one of volumes, read-only is needed"),
+        (GOOD + "role = []\n", "one of volumes, read-only is needed"),
+        (GOOD + "max_volumes = -1\n", "line 6: .* not negative"),
+        (GOOD + "max_total_gib = true\n", "line 6: .* not negative"),
+        (GOOD + 'max_volume_gib = "1"\n', "line 6: .* not negative"),
+        (GOOD + 'shared_parents = ["data/else"]\n', "line 6: .* not among the parents"),
+        (GOOD + '[identity."lab x"]\nparents = ["a/b"]\nrole = "read-only"\n', "line 6"),
         (GOOD.replace("data/volumes", "data/../x"), "dataset"),
         (GOOD.replace("data/volumes", "-o"), "dataset"),
         (GOOD.replace('["data/volumes", "fast/volumes"]', "7"), "a list with one or more"),
@@ -86,8 +99,9 @@ def test_check(tmp_path: Path) -> None:
     """Only listed parents, portals and prefixes pass, and sizes that a zvol can have."""
     policy = load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid())
     parent = policy.parents[0]
-    policy.check({"parent": parent, "volsize_bytes": 2**20})
-    policy.check({"parent": parent, "portals": policy.portals, "prefix": policy.target_prefixes[0]})
+    policy.check("create_zvol", {"parent": parent, "volsize_bytes": 2**20})
+    target = {"portals": policy.portals, "prefix": policy.target_prefixes[0]}
+    policy.check("export_zvol", {"parent": parent, **target})
     for arguments in (
         {"parent": DatasetName("data")},
         {"parent": DatasetName("data/volumes/below")},
@@ -95,7 +109,58 @@ def test_check(tmp_path: Path) -> None:
         {"parent": parent, "prefix": TargetPrefix("iqn.2010-10.org.other:")},
     ):
         with pytest.raises(NotPermitted):
-            policy.check(arguments)
+            policy.check("export_zvol", arguments)
     for wrong in ({"volsize_bytes": 1}, {"portals": ()}):
         with pytest.raises(InvalidRequest):
-            policy.check({"parent": parent, **wrong})
+            policy.check("create_zvol", {"parent": parent, **wrong})
+
+
+def test_a_reader_changes_nothing() -> None:
+    """The role read-only has the requests that look, and needs neither portals nor prefixes."""
+    policy = Policy(LAB, (DatasetName("data/volumes"),), role="read-only")
+    allowed = []
+    for method in METHODS:
+        with suppress(NotPermitted):
+            policy.check(method, {"parent": policy.parents[0]})
+            allowed.append(method)
+    assert allowed == ["get_figures", "get_zvol", "list_exports", "list_zvols"]
+
+
+def test_limits() -> None:
+    """The size of one volume, their number and their sum, at the limit and beyond it."""
+    parent = DatasetName("data/volumes")
+    policy = Policy(LAB, (parent,), max_volume_gib=2, max_volumes=3, max_total_gib=5)
+    policy.check("grow_zvol", {"parent": parent, "volsize_bytes": 2 * GIB})
+    with pytest.raises(NotPermitted, match="2 GiB in one volume"):
+        policy.check("grow_zvol", {"parent": parent, "volsize_bytes": 3 * GIB})
+    policy.check_sum(3, 5 * GIB)
+    with pytest.raises(NotPermitted, match="3 volumes below one parent"):
+        policy.check_sum(4, 0)
+    with pytest.raises(NotPermitted, match="5 GiB below one parent"):
+        policy.check_sum(0, 5 * GIB + 1)
+    assert not Policy(LAB, (parent,), max_volume_gib=2).limits_sum
+
+
+@pytest.mark.parametrize("other", ["data/volumes", "data", "fast/volumes/below"])
+@pytest.mark.parametrize("first", [True, False])
+def test_parents_of_two_are_apart(tmp_path: Path, other: str, *, first: bool) -> None:
+    """Equal and nested parents are refused, in either order, unless both identities say that they share."""
+
+    def both(lab: str, others: str) -> Path:
+        tables = [
+            GOOD + lab,
+            f'[identity.other]\nrole = "read-only"\nparents = ["{other}"]\n{others}',
+        ]
+        return write(tmp_path, "\n".join(tables if first else reversed(tables)))
+
+    sharing = f'shared_parents = ["{other}"]\n'
+    for path in (both("", ""), both("", sharing)):
+        with pytest.raises(PolicyError, match="part them, or list both under shared_parents"):
+            load_policy(LAB, path, owner=os.getuid())
+    load_policy(LAB, both('shared_parents = ["data/volumes", "fast/volumes"]\n', sharing), owner=os.getuid())
+
+
+def test_neighbours_are_not_nested(tmp_path: Path) -> None:
+    """A name that begins alike is another dataset."""
+    other = '[identity.other]\nrole = "read-only"\nparents = ["data/volumes2"]\n'
+    load_policy(LAB, write(tmp_path, GOOD + other), owner=os.getuid())

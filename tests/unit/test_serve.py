@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from tests.contract.ground import OTHER_PARENT, PARENT, PORTALS, PREFIX
+from tests.support.fake_agent import nobody
 from zolder import __version__
 from zolder.api import METHODS
 from zolder.errors import BackendError, ConnectionLost, DeadlineExceeded
 from zolder.fake import FakeStorage
 from zolder.model import PoolFigures
 from zolder.names import DatasetName, Identity
+from zolder.san.audit import Record
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
 from zolder.san.serve import Channel, serve
@@ -71,7 +73,11 @@ class Client:
 
 
 @contextmanager
-def serving(storage: Any = None, zfs_version: Any = lambda: "fake") -> Iterator[Client]:  # noqa: ANN401 - what serve takes
+def serving(
+    storage: Any = None,  # noqa: ANN401 - what serve takes, here and below
+    zfs_version: Any = lambda: "fake",  # noqa: ANN401
+    record: Record = nobody,
+) -> Iterator[Client]:
     """Serve a storage (or a function from an operation to one) on two pipes, in a thread."""
     storage = storage or FakeStorage((PARENT,))
     storage_for = storage if callable(storage) else lambda _: storage
@@ -80,7 +86,11 @@ def serving(storage: Any = None, zfs_version: Any = lambda: "fake") -> Iterator[
     def run() -> None:
         try:
             serve(
-                Channel(to_agent[0], from_agent[1]), POLICY, storage_for=storage_for, zfs_version=zfs_version
+                Channel(to_agent[0], from_agent[1]),
+                POLICY,
+                storage_for=storage_for,
+                zfs_version=zfs_version,
+                record=record,
             )
         finally:
             os.close(from_agent[1])
@@ -253,7 +263,7 @@ def test_operation_sees_the_line_drop() -> None:
 
     def run() -> None:
         with pytest.raises(BrokenPipeError):
-            serve(channel, POLICY, storage_for=Slow, zfs_version=lambda: "fake")
+            serve(channel, POLICY, storage_for=Slow, zfs_version=lambda: "fake", record=nobody)
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -59,6 +59,7 @@ class Index:
             else:
                 self.put(zvol, before)
             raise
+        self.put(zvol, volsize_bytes)  # a listing from before the block's end has forgotten it
 
     def sum(self, list_sizes: Callable[[], Mapping[ZvolName, int]]) -> tuple[int, int]:
         """Return the sum of the sizes in bytes and their number.

@@ -7,41 +7,67 @@ identity comes from the forced command, never from the client. Pure but for read
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from zolder.api import check_volsize
+from zolder.api import METHODS, check_volsize
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
 
 N = TypeVar("N", bound=Name)
 
 POLICY_FILE: Final = Path("/etc/zolder/san.toml")
+GIB: Final = 2**30
+
+# What each role may ask for. A role that is not written down is "volumes".
+ROLES: Final[Mapping[str, frozenset[str]]] = {
+    "volumes": frozenset(METHODS),
+    "read-only": frozenset(method for method in METHODS if method.startswith(("get_", "list_"))),
+}
+ROLE, SHARED = "role", "shared_parents"
+_LISTS: Final[Mapping[str, type[Name]]] = {
+    "parents": DatasetName,
+    SHARED: DatasetName,
+    "portals": Portal,
+    "target_prefixes": TargetPrefix,
+}
+_LIMITS: Final = ("max_volume_gib", "max_volumes", "max_total_gib")
+_NEEDED: Final = {"volumes": {"parents", "portals", "target_prefixes"}, "read-only": {"parents"}}
 
 
 class PolicyError(Exception):
-    """The policy file is missing, unsafe or wrong; the message names file, place and reason."""
+    """The policy file is missing, unsafe or wrong; the message names file, line and reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One identity's rights."""
+    """One identity's rights. The limits hold below each of its parents; None is no limit."""
 
     identity: Identity
     parents: tuple[DatasetName, ...]
-    portals: tuple[Portal, ...]
-    target_prefixes: tuple[TargetPrefix, ...]
+    portals: tuple[Portal, ...] = ()
+    target_prefixes: tuple[TargetPrefix, ...] = ()
+    shared_parents: tuple[DatasetName, ...] = ()
+    role: str = "volumes"
+    max_volume_gib: int | None = None
+    max_volumes: int | None = None
+    max_total_gib: int | None = None
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
-        """Check the typed arguments of a request against this identity's rights.
+    def check(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Check a request and its typed arguments against this identity's rights.
 
-        :raises NotPermitted: a parent, portal or prefix is not this identity's.
+        :raises NotPermitted: the role has no such request, or a parent, portal, prefix or size is beyond it.
         :raises InvalidRequest: a size that no zvol can have, or an export without a portal.
         """
+        if method not in ROLES[self.role]:
+            message = f"identity {self.identity} is {self.role} in this SAN's policy: it may not {method}"
+            raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
         self._check_listed("portal", arguments.get("portals", ()), self.portals)
         if "prefix" in arguments:
@@ -51,6 +77,27 @@ class Policy:
             raise InvalidRequest(message)
         if "volsize_bytes" in arguments:
             check_volsize(arguments["volsize_bytes"])
+            if self.max_volume_gib is not None and arguments["volsize_bytes"] > self.max_volume_gib * GIB:
+                self._refuse("max_volume_gib", f"{self.max_volume_gib} GiB in one volume")
+
+    @property
+    def limits_sum(self) -> bool:
+        """Whether `check_sum` has anything to check."""
+        return self.max_volumes is not None or self.max_total_gib is not None
+
+    def check_sum(self, zvol_count: int, provisioned_bytes: int) -> None:
+        """Check what a parent would hold with the change that is asked for.
+
+        :raises NotPermitted: it is more than this identity may have there.
+        """
+        if self.max_volumes is not None and zvol_count > self.max_volumes:
+            self._refuse("max_volumes", f"{self.max_volumes} volumes below one parent")
+        if self.max_total_gib is not None and provisioned_bytes > self.max_total_gib * GIB:
+            self._refuse("max_total_gib", f"{self.max_total_gib} GiB below one parent")
+
+    def _refuse(self, limit: str, what: str) -> None:
+        message = f"identity {self.identity} may have {what} and no more ({limit} in this SAN's policy)"
+        raise NotPermitted(message)
 
     def _check_listed(self, what: str, asked: Any, listed: tuple[Name, ...]) -> None:  # noqa: ANN401 - names
         for name in asked:
@@ -60,15 +107,16 @@ class Policy:
 
 
 def load_policy(identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0) -> Policy:
-    """Read one identity's policy.
+    """Read one identity's policy; a mistake in another's is refused, too.
 
     :param owner: the user whose file it must be; root, but in tests.
-    :raises PolicyError: the file is missing, not root's alone, no TOML, or does not list the identity.
+    :raises PolicyError: the file is missing, not root's alone, wrong, or does not list the identity.
     """
     try:
         with path.open("rb") as file:
             _check_owner(path, os.fstat(file.fileno()), owner)
-            table = tomllib.load(file)
+            text = file.read().decode()
+        table = tomllib.loads(text)
     except FileNotFoundError as err:
         message = f"{path} does not exist: write this SAN's policy there (docs/quickstart.md)"
         raise PolicyError(message) from err
@@ -79,10 +127,11 @@ def load_policy(identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0)
     if unknown or not isinstance(table.get("identity"), dict):
         message = f"{path}: the file has [identity.NAME] tables and nothing else {sorted(unknown)}"
         raise PolicyError(message)
-    policies = {name: _policy_of(path, name, entry) for name, entry in table["identity"].items()}
+    policies = {name: _Table(path, text, name, entry).policy() for name, entry in table["identity"].items()}
     if identity not in policies:
         message = f"{path}: there is no table [identity.{identity}]"
         raise PolicyError(message)
+    _check_apart(path, policies)
     return policies[identity]
 
 
@@ -92,29 +141,87 @@ def _check_owner(path: Path, status: os.stat_result, owner: int) -> None:
         raise PolicyError(message)
 
 
-_KEYS: Final = {"parents", "portals", "target_prefixes"}
+def _check_apart(path: Path, policies: Mapping[str, Policy]) -> None:
+    """Refuse a parent that is, or lies below, another identity's, unless both say that they share it."""
+    for one, other in permutations(policies.values(), 2):
+        for inner in one.parents:
+            for outer in other.parents:
+                shared = inner in one.shared_parents and outer in other.shared_parents
+                if f"{inner}/".startswith(f"{outer}/") and not shared:
+                    message = (
+                        f"{path}: {inner} of identity {one.identity} lies in {outer} of identity "
+                        f"{other.identity}: part them, or list both under shared_parents"
+                    )
+                    raise PolicyError(message)
 
 
-def _policy_of(path: Path, name: str, entry: object) -> Policy:
-    where = f"{path}: [identity.{name}]"
-    if not isinstance(entry, dict) or entry.keys() != _KEYS:
-        message = f"{where} must have exactly {', '.join(sorted(_KEYS))}"
-        raise PolicyError(message)
-    try:
-        return Policy(
-            Identity(name),
-            parents=_listed(DatasetName, entry["parents"]),
-            portals=_listed(Portal, entry["portals"]),
-            target_prefixes=_listed(TargetPrefix, entry["target_prefixes"]),
-        )
-    except InvalidRequest as err:
-        message = f"{where} {err}"
-        raise PolicyError(message) from err
+class _Table:
+    """One [identity.NAME] table on its way to a policy."""
 
+    def __init__(self, path: Path, text: str, name: str, entry: object) -> None:
+        self._path = path
+        self._text = text
+        self._name = name
+        self._entry = entry
 
-def _listed(kind: type[N], items: object) -> tuple[N, ...]:
-    # A string would do as a list of its letters.
-    if not isinstance(items, list) or not items:
-        message = f"{kind.what}: a list with one or more is needed, not {items!r:.80}"
-        raise InvalidRequest(message)
-    return tuple(kind(item) for item in items)
+    def policy(self) -> Policy:
+        """Return the policy that the table spells.
+
+        :raises PolicyError: it has a key too few or too many, or a value that will not do.
+        """
+        entry = self._entry
+        if not isinstance(entry, dict):
+            raise self._error(None, "is no table")
+        role = entry.get(ROLE, "volumes")
+        if not isinstance(role, str) or role not in ROLES:
+            raise self._error(ROLE, f"{ROLE}: one of {', '.join(ROLES)} is needed, not {role!r:.80}")
+        for key in entry.keys() - {*_LISTS, *_LIMITS, ROLE}:
+            raise self._error(key, f"{key!r:.80} is no key of an identity")
+        for key in sorted(_NEEDED[role] - entry.keys()):
+            raise self._error(None, f"{key} is missing")
+        values: dict[str, Any] = {
+            key: self._limit(key, value) if key in _LIMITS else self._list(key, value)
+            for key, value in entry.items()
+            if key != ROLE
+        }
+        try:
+            policy = Policy(Identity(self._name), role=role, **values)
+        except InvalidRequest as err:
+            raise self._error(None, err.message) from err
+        for parent in policy.shared_parents:
+            if parent not in policy.parents:
+                raise self._error(SHARED, f"{SHARED}: {parent} is not among the parents")
+        return policy
+
+    def _list(self, key: str, items: object) -> tuple[Name, ...]:
+        kind = _LISTS[key]
+        # A string would do as a list of its letters.
+        if not isinstance(items, list) or not items:
+            raise self._error(key, f"{key}: a list with one or more is needed, not {items!r:.80}")
+        try:
+            return tuple(kind(item) for item in items)
+        except InvalidRequest as err:
+            raise self._error(key, err.message) from err
+
+    def _limit(self, key: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._error(key, f"{key}: a number that is not negative is needed, not {value!r:.80}")
+        return value
+
+    def _error(self, key: str | None, reason: str) -> PolicyError:
+        line = self._line_of(key)
+        where = f"{self._path}, line {line}" if line else str(self._path)
+        return PolicyError(f"{where}: [identity.{self._name}] {reason}")
+
+    def _line_of(self, key: str | None) -> int | None:
+        """Return the line of a key, or of the table's head; None where TOML was written in another way."""
+        heads = (f"[identity.{self._name}]", f'[identity."{self._name}"]')
+        inside = False
+        for number, line in enumerate(self._text.splitlines(), start=1):
+            if line.lstrip().startswith("["):
+                inside = line.partition("#")[0].strip() in heads
+                if inside and key is None:
+                    return number
+            elif inside and key is not None and re.match(rf'\s*"?{re.escape(key)}"?\s*=', line):
+                return number
+        return None

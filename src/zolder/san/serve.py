@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import syslog
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from zolder.errors import (
     UnknownMethod,
     VersionMismatch,
 )
+from zolder.san.audit import Record, outcome_of
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
 from zolder.wire import (
@@ -106,10 +108,12 @@ def serve(
     *,
     storage_for: Callable[[Operation], Storage],
     zfs_version: Callable[[], str],
+    record: Record,
 ) -> None:
     """Answer a client's requests until it closes the channel.
 
     :param storage_for: builds the storage that one operation acts through.
+    :param record: writes down each request before it is answered.
     :param zfs_version: the version of OpenZFS here; raises BackendError where there is none.
     """
     greeted = False
@@ -119,6 +123,8 @@ def serve(
         except RemoteProtocolError as err:
             channel.write(Failure(0, err))
             return
+        started = time.monotonic()
+        reply: Answer | Failure
         try:
             if greeted:
                 value = _dispatch(channel, request, policy, storage_for)
@@ -126,15 +132,18 @@ def serve(
                 value = shapes.encode(_greet(request, policy, zfs_version))
                 greeted = True
         except Error as err:
-            channel.write(Failure(request.id, err))
-            if isinstance(err, ProtocolError):
-                return
+            reply, outcome = Failure(request.id, err), err.code
         except Exception:  # noqa: BLE001 - the last border: a fault of ours must not end the channel unsaid
             syslog.syslog(syslog.LOG_ERR, f"zolder-san {request.method}: {traceback.format_exc()}")
             message = f"an internal error of the agent in {request.method}; the SAN's system log has it"
-            channel.write(Failure(request.id, BackendError(message, operation=str(request.operation))))
+            failure = BackendError(message, operation=str(request.operation))
+            reply, outcome = Failure(request.id, failure), "internal"
         else:
-            channel.write(Answer(request.id, value))
+            reply, outcome = Answer(request.id, value), outcome_of(value)
+        record(request, outcome, time.monotonic() - started)
+        channel.write(reply)
+        if isinstance(reply, Failure) and isinstance(reply.error, ProtocolError):
+            return
 
 
 def refuse(channel: Channel, error: Error) -> None:
@@ -179,7 +188,7 @@ def _dispatch(
         message = f"this agent ({__version__}) has no request {request.method[:40]!a}"
         raise UnknownMethod(message)
     arguments = _PARAMETERS[request.method](request.params)
-    policy.check(arguments)
+    policy.check(request.method, arguments)
     operation = Operation(
         request.operation,
         seconds=request.deadline_ms / 1000,

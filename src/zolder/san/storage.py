@@ -74,9 +74,7 @@ class ZfsStorage(Storage):
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         """See ``Storage``; the first call for a parent is its set-up and records its guid."""
         found = Zpool(self._site, parent).set_up()
-        provisioned, count = self._index(parent).sum(
-            lambda: {zvol.name: zvol.volsize_bytes for zvol in self.list_zvols(parent)}
-        )
+        provisioned, count = self._sum(parent)
         return PoolFigures(
             parent=parent,
             available_bytes=number(found, "available"),
@@ -98,7 +96,7 @@ class ZfsStorage(Storage):
     ) -> Change[Zvol]:
         """See ``Storage``."""
         wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse)
-        with self._changing(parent, zvol) as zpool, self._index(parent).changing(zvol, volsize_bytes):
+        with self._changing(parent, zvol) as zpool, self._counting(parent, zvol, volsize_bytes):
             changed = create_zvol(zpool, wanted)
         return Change(changed, wanted)
 
@@ -122,7 +120,7 @@ class ZfsStorage(Storage):
         clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
         with (
             self._locks.hold(self._operation, clone_dataset, source_dataset),
-            self._index(parent).changing(zvol, volsize_bytes),
+            self._counting(parent, zvol, volsize_bytes),
         ):
             zpool = Zpool(self._site, parent)
             needed = (source_dataset, OWNERSHIP) if snapshot is None else (origin, SNAPSHOT)
@@ -147,7 +145,7 @@ class ZfsStorage(Storage):
                 message = f"{parent}/{zvol} has {found.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
             wanted = Zvol(parent, zvol, found.volume_id, volsize_bytes, found.sparse, found.origin)
-            with self._index(parent).changing(zvol, volsize_bytes):
+            with self._counting(parent, zvol, volsize_bytes):
                 shape_zvol(zpool, found, wanted)
         return Change(wanted != found, wanted)
 
@@ -234,6 +232,25 @@ class ZfsStorage(Storage):
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
         with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
             yield Zpool(self._site, parent)
+
+    @contextmanager
+    def _counting(self, parent: DatasetName, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
+        """Count a zvol with its new size while it is made or grown, within the policy's limits.
+
+        Two at once each count the other: at the edge of a limit both may be refused, never both let in.
+        """
+        if self._policy.limits_sum:
+            self._sum(parent)  # renewed here if it is too old: it would forget what ZFS does not have yet
+        with self._index(parent).changing(zvol, volsize_bytes):
+            if self._policy.limits_sum:
+                provisioned, count = self._sum(parent)
+                self._policy.check_sum(count, provisioned)
+            yield
+
+    def _sum(self, parent: DatasetName) -> tuple[int, int]:
+        return self._index(parent).sum(
+            lambda: {zvol.name: zvol.volsize_bytes for zvol in self.list_zvols(parent)}
+        )
 
     def _export(self, parent: DatasetName, zvol: ZvolName) -> ZvolExport:
         return ZvolExport(self._policy, parent, zvol)

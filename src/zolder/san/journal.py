@@ -1,0 +1,90 @@
+"""The recorded requests (zolder.san.audit), read back from the journal for people and scripts.
+
+Shows only what root wrote: any local user may send lines under our name, and the journal knows who did.
+Source: systemd.journal-fields(7).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from zolder.errors import BackendError
+from zolder.san.audit import TAG
+
+# LOG_AUTHPRIV, as the journal has it.
+_FACILITY: Final = 10
+_FIELDS: Final = frozenset({"identity", "peer", "method", "object", "outcome", "ms"})
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which requests are asked for; an empty text is any."""
+
+    identity: str = ""
+    method: str = ""
+    outcome: str = ""
+    object: str = ""
+
+    def passes(self, entry: Mapping[str, Any]) -> bool:
+        """Say whether a request is asked for; ``object`` is a part of any of its names."""
+        return (
+            self.identity in ("", entry["identity"])
+            and self.method in ("", entry["method"])
+            and self.outcome in ("", entry["outcome"])
+            and any(self.object in str(value) for value in ("", *entry["object"].values()))
+        )
+
+
+def read(wanted: Filter, *, since: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the recorded requests that pass, oldest first, each with its ``time`` in UTC.
+
+    :param since: as journalctl takes it: "-1h", "today", "2026-11-22 14:00".
+    :raises BackendError: there is no journal on this SAN, or it cannot be read.
+    """
+    matches = [f"SYSLOG_IDENTIFIER={TAG}", f"SYSLOG_FACILITY={_FACILITY}", "_UID=0"]
+    times = [f"--since={since}"] if since else []
+    argv = ["journalctl", "--quiet", "--no-pager", "--output=json", *times, *matches]
+    try:
+        journal = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        )
+    except FileNotFoundError as err:
+        message = "there is no journalctl here: the lines are where the system log keeps facility authpriv"
+        raise BackendError(message) from err
+    with journal:
+        if journal.stdout is None or journal.stderr is None:
+            raise AssertionError  # both were asked for
+        for line in journal.stdout:
+            entry = _entry_of(json.loads(line))
+            if entry is not None and wanted.passes(entry):
+                yield entry
+        said = journal.stderr.read().strip()
+    if journal.returncode:
+        message = f"journalctl failed: {said[:500] or journal.returncode}"
+        raise BackendError(message)
+
+
+def _entry_of(logged: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(logged["MESSAGE"])
+    except (KeyError, TypeError, ValueError):
+        return None  # root wrote something else under our name
+    if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
+        return None
+    seconds = int(logged["__REALTIME_TIMESTAMP"]) / 1_000_000
+    return {"time": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds"), **entry}
+
+
+def as_text(entry: Mapping[str, Any]) -> str:
+    """Return one request as a line for people; text from a client is shown with its escapes."""
+    names = " ".join(f"{name}={json.dumps(value)}" for name, value in entry["object"].items())
+    method = ascii(entry["method"])[1:-1]
+    return (
+        f"{entry['time']}  {entry['identity']}  {entry['peer']}  {method}  {entry['outcome']}"
+        f"  {entry['ms']} ms  {names}"
+    ).rstrip()
