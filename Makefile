@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (10 minutes warm)
+test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (12 minutes warm)
 	@tools/part tests $(PYTEST)
 
 check: lint types ## What needs no machines: lint, types, unit, contract, driver (under a minute)
