@@ -61,9 +61,9 @@ class Exports:
         :raises Error: as Storage.export_zvol.
         """
         for initiator, connection in attachments_of(volume).items():
-            # The old attach call leaves none on record.
-            derived = chap_for(volume.provider_auth, initiator) if connection is None else None
-            self._open(volume, initiator, chap_of(connection) if connection else derived)
+            # The old attach call leaves no connection on record.
+            chap = chap_of(connection) if connection else chap_for(volume.provider_auth, initiator)
+            self._open(volume, initiator, chap)
 
     def _open(self, volume: Volume, initiator: InitiatorName, chap: Chap | None) -> dict[str, Any]:
         zvol = zvol_of(volume)
