@@ -248,7 +248,7 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    if len(text) > len(str(MAX_INTEGER)) + 1:
+    if len(text) > len(str(MAX_INTEGER)) + 1 or abs(int(text)) > MAX_INTEGER:
         message = "an integer beyond 64 bits"
         raise ValueError(message)
     return int(text)

@@ -16,7 +16,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from zolder.api import METHODS, check_volsize
+from zolder.api import check_volsize
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
 
@@ -25,11 +25,10 @@ N = TypeVar("N", bound=Name)
 POLICY_FILE: Final = Path("/etc/zolder/san.toml")
 GIB: Final = 2**30
 
-# What each role may ask for. A role that is not written down is "volumes".
-ROLES: Final[Mapping[str, frozenset[str]]] = {
-    "volumes": frozenset(METHODS),
-    "read-only": frozenset(method for method in METHODS if method.startswith(("get_", "list_"))),
-}
+# How the requests begin that each role may ask for. A role that is not written down is "volumes".
+ROLES: Final[Mapping[str, tuple[str, ...]]] = {"volumes": ("",), "read-only": ("get_", "list_", "read_")}
+# More than the largest pool of a control node has, and little enough memory.
+MAX_CHANNELS: Final = 32
 ROLE, SHARED = "role", "shared_parents"
 _LISTS: Final[Mapping[str, type[Name]]] = {
     "parents": DatasetName,
@@ -37,7 +36,7 @@ _LISTS: Final[Mapping[str, type[Name]]] = {
     "portals": Portal,
     "target_prefixes": TargetPrefix,
 }
-_LIMITS: Final = ("max_volume_gib", "max_volumes", "max_total_gib")
+_LIMITS: Final = ("max_volume_gib", "max_volumes", "max_total_gib", "max_channels")
 _NEEDED: Final = {"volumes": {"parents", "portals", "target_prefixes"}, "read-only": {"parents"}}
 
 
@@ -58,6 +57,7 @@ class Policy:
     max_volume_gib: int | None = None
     max_volumes: int | None = None
     max_total_gib: int | None = None
+    max_channels: int = MAX_CHANNELS
 
     def check(self, method: str, arguments: Mapping[str, Any]) -> None:
         """Check a request and its typed arguments against this identity's rights.
@@ -65,7 +65,7 @@ class Policy:
         :raises NotPermitted: the role has no such request, or a parent, portal, prefix or size is beyond it.
         :raises InvalidRequest: a size that no zvol can have, or an export without a portal.
         """
-        if method not in ROLES[self.role]:
+        if not method.startswith(ROLES[self.role]):
             message = f"identity {self.identity} is {self.role} in this SAN's policy: it may not {method}"
             raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
@@ -120,7 +120,7 @@ def load_policy(identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0)
     except FileNotFoundError as err:
         message = f"{path} does not exist: write this SAN's policy there (docs/quickstart.md)"
         raise PolicyError(message) from err
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (OSError, ValueError, RecursionError) as err:  # not each is a TOMLDecodeError
         message = f"{path}: {err}"
         raise PolicyError(message) from err
     unknown = table.keys() - {"identity"}
@@ -155,6 +155,14 @@ def _check_apart(path: Path, policies: Mapping[str, Policy]) -> None:
                     raise PolicyError(message)
 
 
+def _shown(value: object) -> str:
+    """Return the beginning of what stands in the file, or its kind where Python refuses to spell it out."""
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a table thousands deep
+        return f"such a {type(value).__name__}"
+
+
 class _Table:
     """One [identity.NAME] table on its way to a policy."""
 
@@ -174,7 +182,7 @@ class _Table:
             raise self._error(None, "is no table")
         role = entry.get(ROLE, "volumes")
         if not isinstance(role, str) or role not in ROLES:
-            raise self._error(ROLE, f"{ROLE}: one of {', '.join(ROLES)} is needed, not {role!r:.80}")
+            raise self._error(ROLE, f"{ROLE}: one of {', '.join(ROLES)} is needed, not {_shown(role)}")
         for key in entry.keys() - {*_LISTS, *_LIMITS, ROLE}:
             raise self._error(key, f"{key!r:.80} is no key of an identity")
         for key in sorted(_NEEDED[role] - entry.keys()):
@@ -197,7 +205,7 @@ class _Table:
         kind = _LISTS[key]
         # A string would do as a list of its letters.
         if not isinstance(items, list) or not items:
-            raise self._error(key, f"{key}: a list with one or more is needed, not {items!r:.80}")
+            raise self._error(key, f"{key}: a list with one or more is needed, not {_shown(items)}")
         try:
             return tuple(kind(item) for item in items)
         except InvalidRequest as err:
@@ -205,7 +213,7 @@ class _Table:
 
     def _limit(self, key: str, value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._error(key, f"{key}: a number that is not negative is needed, not {value!r:.80}")
+            raise self._error(key, f"{key}: a number that is not negative is needed, not {_shown(value)}")
         return value
 
     def _error(self, key: str | None, reason: str) -> PolicyError:
@@ -217,7 +225,7 @@ class _Table:
         """Return the line of a key, or of the table's head; None where TOML was written in another way."""
         heads = (f"[identity.{self._name}]", f'[identity."{self._name}"]')
         inside = False
-        for number, line in enumerate(self._text.splitlines(), start=1):
+        for number, line in enumerate(self._text.split("\n"), start=1):
             if line.lstrip().startswith("["):
                 inside = line.partition("#")[0].strip() in heads
                 if inside and key is None:
