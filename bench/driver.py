@@ -28,7 +28,7 @@ ssh_hosts_key_file = {known_hosts}
 [bench]
 san_ip = 127.0.0.1
 san_ssh_port = {san_ssh_port}
-san_login = root
+san_login = zolder
 san_private_key = {agent_key}
 san_zfs_volume_base = {parent}
 target_ip_address = {portal}

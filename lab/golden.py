@@ -6,6 +6,7 @@ the saved state out of the copies; the golden files themselves are never opened 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from lab.cache import Cache, content_key, recipe_digest
 from lab.keys import known_hosts
 from lab.machine import BOOT_SECONDS, Machine, Place
 from lab.packages import qemu_version
+from lab.policy import parents
 from lab.ports import free_ports
 from lab.progress import Progress
 from lab.qemu import make_disks
 from lab.snapshot import save
 from lab.spec import SAN, SPECS, Hardware, device_key
 from lab.together import run_together
+from zolder.san.delegation import allow_commands
 
 NEEDS_BYTES = 3 * 2**30
 
@@ -41,6 +44,7 @@ def golden_key(image: Image, accelerator: str, qemu: str) -> str:
         accelerator,
         qemu,
         device_key(),
+        delegation(),
         recipe_digest(Path(__file__), Path(__file__).parent / "qemu.py"),
     )
 
@@ -94,12 +98,18 @@ def make_golden(folder: Path, image: Image, accelerator: str) -> None:
             path.unlink()
 
 
+def delegation() -> str:
+    """Return the commands, a line each, that give the agent's user what `zolder-san install` gives it."""
+    return "".join(f"{shlex.join(argv)}\n" for parent in parents() for argv in allow_commands(parent))
+
+
 def prepare(machine: Machine) -> None:
     """Bring one guest to the state that is worth saving."""
     machine.start()
     machine.wait_until_ready(BOOT_SECONDS, booting=True)
     if machine.name == SAN.name:
         machine.succeed("/usr/local/lib/zolder-lab/make-zpools", timeout_seconds=300)
+        machine.succeed(f"set -e\n{delegation()}", timeout_seconds=300)
     # What the first commands of every test would otherwise read from disk, one after the other.
     machine.succeed(f"/usr/local/lib/zolder-lab/settle {machine.name}", timeout_seconds=300)
     machine.remote.close()

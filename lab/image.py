@@ -14,8 +14,10 @@ from lab.cache import content_key, recipe_digest, tree_digest
 from lab.command import build_environment, run_logged
 from lab.debian import Versions
 from lab.initrd import extract_kernel, make_initrd
-from lab.keys import CLIENT_KEYS, MACHINE_KEYS, authorized_keys, public_key
+from lab.keys import CLIENT_KEYS, MACHINE_KEYS, public_key
+from lab.sanfiles import add_user, san_files
 from lab.zfsmodule import MODULES
+from zolder.san.setup import units
 
 GUEST_FILES = Path(__file__).parent / "guest"
 SIZE_BYTES = 3 * 2**30
@@ -42,8 +44,8 @@ def image_key(rootfs: str, modules: str, keys: Path) -> str:
     public = [
         public_key(keys, name) for name in (*CLIENT_KEYS, *(f"{machine}_host" for machine in MACHINE_KEYS))
     ]
-    own = recipe_digest(here / "image.py", here / "initrd.py", here / "keys.py")
-    return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), own)
+    own = recipe_digest(here / "image.py", here / "initrd.py", here / "keys.py", here / "sanfiles.py")
+    return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), san_files(keys), own)
 
 
 def make_image(
@@ -63,19 +65,19 @@ def make_image(
     for path in sorted(GUEST_FILES.rglob("*")):
         if path.is_file():
             put(tree, str(path.relative_to(GUEST_FILES)), path.read_bytes(), path.stat().st_mode & 0o777)
+    for name, text in san_files(keys).items():
+        put(tree, name, text.encode(), 0o644)
+    add_user(tree)
     for machine in MACHINE_KEYS:
         private = (keys / f"{machine}_host").read_bytes()
         put(tree, f"etc/ssh/zolder-lab/{machine}", private, 0o600)
-        put(
-            tree,
-            f"etc/ssh/zolder-lab/authorized_keys.{machine}",
-            authorized_keys(keys, machine).encode(),
-            0o600,
-        )
+    put(tree, "root/.ssh/authorized_keys", f"{public_key(keys, 'admin')}\n".encode(), 0o600)
+    (tree / "root/.ssh").chmod(0o700)
     for unit in MASKED:
         link(tree, f"etc/systemd/system/{unit}", "/dev/null")
     for unit in ENABLED:
         link(tree, f"etc/systemd/system/multi-user.target.wants/{unit}", f"/etc/systemd/system/{unit}")
+    link(tree, units.ENABLED_LINK, f"/{units.SOCKET_FILE}")
     image = folder / "root.img"
     with image.open("wb") as file:
         file.truncate(SIZE_BYTES)

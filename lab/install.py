@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from lab.bytecode import Bytecode
 from lab.cache import tree_digest
 from lab.machine import Machine
+from lab.policy import CONFIGURATION
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "src/zolder"
@@ -26,21 +27,6 @@ from zolder.san.cli import main
 sys.exit(main())' "$@"
 """
 
-CONFIGURATION = """\
-[identity.lab]
-parents = ["data/volumes", "fast/volumes"]
-portals = ["192.168.77.1:3260"]
-target_prefixes = ["iqn.2010-10.org.openstack:"]
-
-[identity.other]
-parents = ["data/other"]
-portals = ["192.168.77.1:3260"]
-target_prefixes = ["iqn.2010-10.org.openstack.other:"]
-max_volume_gib = 1
-max_volumes = 3
-max_total_gib = 2
-"""
-
 # The archive is unpacked beside the old tree, and a symbolic link is renamed over the old one, so nobody ever
 # finds a half tree.
 UNPACK = f"""
@@ -49,18 +35,19 @@ new=$(mktemp -d {PLACE}-XXXXXX)
 chmod 755 "$new"
 tar -x -C "$new" -f -
 old=$(readlink {PLACE} || true)
-mkdir -p /etc/zolder
 install -m 755 "$new/zolder-san" /usr/local/bin/zolder-san
-install -m 600 "$new/san.toml" /etc/zolder/san.toml
+install -m 644 "$new/san.toml" /etc/zolder/san.toml
 ln -s "$new" {PLACE}.link
 mv -T {PLACE}.link {PLACE}
+systemctl --no-block restart zolder-helper.service
 [ -z "$old" ] || rm -rf "$old"
 """
 
 
 def code_digest() -> str:
     """Return a digest of everything that would be installed."""
-    return tree_digest(PACKAGE, Path(__file__))
+    here = Path(__file__)
+    return tree_digest(PACKAGE, here, here.with_name("policy.py"))
 
 
 def install_code(san: Machine, bytecode: Bytecode) -> None:

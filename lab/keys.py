@@ -1,7 +1,7 @@
 """The lab's SSH keys: one set for each cache, so that images and running labs agree.
 
 `admin` opens a root shell in both guests and exists in the lab only. `agent` and `other` reach nothing but
-the agent, as in the field. The guests' own keys are fixed, so that clients can be strict about them.
+the agent, as in the field (lab.sanfiles). The guests' own keys are fixed, so clients can be strict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ MACHINE_KEYS = ("san", "compute")
 
 # Identity in san.toml -> key.
 IDENTITIES = {"lab": "agent", "other": "other"}
-FORCED = 'restrict,command="/usr/local/bin/zolder-san serve --identity {identity}"'
 
 
 def ensure_keys(cache: Cache) -> Path:
@@ -35,15 +34,6 @@ def ensure_keys(cache: Cache) -> Path:
 def public_key(keys: Path, name: str) -> str:
     """Return a public key as one line."""
     return (keys / f"{name}.pub").read_text().strip()
-
-
-def authorized_keys(keys: Path, machine: str) -> str:
-    """Return the content of root's authorized_keys in a guest."""
-    lines = [public_key(keys, "admin")]
-    if machine == "san":
-        for identity, name in IDENTITIES.items():
-            lines.append(f"{FORCED.format(identity=identity)} {public_key(keys, name)}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 def known_hosts(keys: Path, ports: dict[str, int]) -> str:

@@ -43,7 +43,7 @@ def set_up(lab: Lab, tmp_path: Path) -> Iterator[SetUp]:
         options = {
             "san_ip": "127.0.0.1",
             "san_ssh_port": environment["san_ssh_port"],
-            "san_login": "root",
+            "san_login": "zolder",
             "san_private_key": environment["agent_key"],
             "san_zfs_volume_base": "data/volumes",
             "target_ip_address": environment["san_address"],
@@ -138,7 +138,7 @@ def test_a_zpool_that_is_exported(lab: Lab, set_up: SetUp) -> None:
 def test_no_agent(lab: Lab, set_up: SetUp) -> None:
     """A SAN where it was never installed."""
     with changed(lab.san, f"mv {AGENT} {AGENT}.away", f"mv {AGENT}.away {AGENT}"):
-        assert "zolder-san is not installed for the login root@127.0.0.1" in refusal(set_up)
+        assert "zolder-san is not installed for the login zolder@127.0.0.1" in refusal(set_up)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_an_agent_of_another_version(lab: Lab, set_up: SetUp, figures: str, olde
     )
     with changed(lab.san, do, f"rm -r {package}; mv {package}.right {package}"):
         sentence = refusal(set_up)
-    assert f"zolder-san {figures} at root@127.0.0.1" in sentence
+    assert f"zolder-san {figures} at zolder@127.0.0.1" in sentence
     assert sentence.endswith(f"share no protocol: upgrade {older}.")
 
 

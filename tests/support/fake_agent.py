@@ -10,8 +10,10 @@ import sys
 from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
 from zolder.fake import FakeStorage
 from zolder.names import Identity
+from zolder.san.agent import Agent
+from zolder.san.channel import Channel
 from zolder.san.policy import Policy
-from zolder.san.serve import Channel, serve
+from zolder.san.serve import serve
 from zolder.wire import Request
 
 
@@ -25,7 +27,8 @@ def main() -> int:
     storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
-    serve(channel, policy, storage_for=lambda _: storage, zfs_version=lambda: "fake", record=nobody)
+    agent = Agent(policy, storage_for=lambda _: storage, zfs_version=lambda: "fake")
+    serve(channel, agent, record=nobody)
     return 0
 
 

@@ -21,7 +21,7 @@ def ssh_target(lab: Lab) -> SshTarget:
     return SshTarget(
         address="127.0.0.1",
         port=int(environment["san_ssh_port"]),
-        login="root",
+        login="zolder",
         private_key=environment["agent_key"],
         known_hosts=(environment["known_hosts"],),
     )

@@ -19,10 +19,12 @@ from zolder.errors import BackendError, ConnectionLost, DeadlineExceeded
 from zolder.fake import FakeStorage
 from zolder.model import PoolFigures
 from zolder.names import DatasetName, Identity
+from zolder.san.agent import Agent
 from zolder.san.audit import Record
+from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
-from zolder.san.serve import Channel, serve
+from zolder.san.serve import serve
 
 POLICY = Policy(Identity("lab"), parents=(PARENT,), portals=PORTALS, target_prefixes=(PREFIX,))
 
@@ -85,13 +87,8 @@ def serving(
 
     def run() -> None:
         try:
-            serve(
-                Channel(to_agent[0], from_agent[1]),
-                POLICY,
-                storage_for=storage_for,
-                zfs_version=zfs_version,
-                record=record,
-            )
+            agent = Agent(POLICY, storage_for=storage_for, zfs_version=zfs_version)
+            serve(Channel(to_agent[0], from_agent[1]), agent, record=record)
         finally:
             os.close(from_agent[1])
             os.close(to_agent[0])
@@ -261,9 +258,11 @@ def test_operation_sees_the_line_drop() -> None:
     to_agent, from_agent = os.pipe(), os.pipe()
     channel = Channel(to_agent[0], from_agent[1])
 
+    agent = Agent(POLICY, storage_for=Slow, zfs_version=lambda: "fake")
+
     def run() -> None:
         with pytest.raises(BrokenPipeError):
-            serve(channel, POLICY, storage_for=Slow, zfs_version=lambda: "fake", record=nobody)
+            serve(channel, agent, record=nobody)
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -1,6 +1,8 @@
 """``zolder-san``: the command on the SAN.
 
-``serve`` is what a key's forced command runs; ``audit`` shows what was asked.
+``serve`` is what a key's forced command runs, as the user zolder; ``helper`` is root's part of it; ``audit``
+shows what was asked. ``install``, ``authorize``, ``revoke`` and ``list`` are zolder.san.setup's, ``check`` is
+zolder.san.check's.
 """
 
 from __future__ import annotations
@@ -9,23 +11,46 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from zolder import __version__
-from zolder.errors import BackendError, InvalidRequest
+from zolder.errors import BackendError, Error, InvalidRequest
 from zolder.names import Identity
+from zolder.san.account import become_unprivileged, find_account
+from zolder.san.agent import Agent
+from zolder.san.asking import Asking, HelperLine
 from zolder.san.audit import recorder
+from zolder.san.channel import Channel
+from zolder.san.parents import Site
 from zolder.san.policy import PolicyError, load_policy
-from zolder.san.serve import Channel, refuse, serve
+from zolder.san.serve import refuse, serve
+from zolder.san.slots import take_channel
+
+# What runs by itself, and often.
+_DAILY: Final = ("serve", "helper", "audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = _parser().parse_args(arguments)
-    return _serve(options.identity) if options.command == "serve" else _audit(options)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # Each channel pays for what is imported: what people type is known only where they type it.
+    if words and words[0] in _DAILY:
+        options = _parser().parse_args(words)
+        if options.command == "serve":
+            return _serve(options.identity)
+        if options.command == "helper":
+            return _help_root(options.socket)
+        return _audit(options)
+    from zolder.san.check import command as check  # noqa: PLC0415
+    from zolder.san.setup import commands as setup  # noqa: PLC0415
+
+    options = _parser(setup.add_parsers, check.add_parser).parse_args(words)
+    return check.run(options) if options.command == "check" else setup.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*more: Callable[[Any], None]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zolder-san", description="Zolder's agent: block storage on ZFS, asked for over SSH."
     )
@@ -40,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser.add_argument(
         "--identity", required=True, type=_identity, help="the table [identity.NAME] of /etc/zolder/san.toml"
     )
+    helper = commands.add_parser(
+        "helper",
+        help="do for the agent what the kernel keeps for root",
+        description="Serve the agent's user, and nobody else, on a Unix socket: targets, device nodes and"
+        " reading. systemd starts it (zolder-helper.service); elsewhere, run it as root.",
+    )
+    helper.add_argument(
+        "--socket", type=Path, metavar="PATH", help="make this socket instead of taking systemd's"
+    )
     audit = commands.add_parser(
         "audit",
         help="show the requests that were asked of this SAN",
@@ -53,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--outcome", default="", help="with this outcome only, as changed or not_permitted")
     audit.add_argument("--object", default="", metavar="TEXT", help="whose object has this in a name")
     audit.add_argument("--json", action="store_true", help="a JSON object a line, for scripts")
+    for add in more:
+        add(commands)
     return parser
 
 
@@ -67,23 +103,40 @@ def _serve(identity: Identity) -> int:
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
     try:
         try:
+            become_unprivileged()
             policy = load_policy(identity)
+            take_channel(Site().run, identity, policy.max_channels)
         except PolicyError as err:
             refuse(channel, BackendError(str(err)))
+            return 1
+        except Error as err:
+            refuse(channel, err)
             return 1
         # The storage is the only part that needs ZFS: a policy that is wrong must be said without it.
         from zolder.san.storage import ZfsStorage, zfs_version  # noqa: PLC0415
 
-        serve(
-            channel,
+        helper = HelperLine(identity)
+        agent = Agent(
             policy,
-            storage_for=lambda operation: ZfsStorage(policy, operation),
+            storage_for=lambda operation: ZfsStorage(policy, operation, Asking(helper, operation)),
             zfs_version=zfs_version,
-            record=recorder(identity),
         )
+        serve(channel, agent, record=recorder(identity))
     except BrokenPipeError:
         return 1  # the client is gone; what was under way has been finished or undone
     return 0
+
+
+def _help_root(path: Path | None) -> int:
+    # The agent has no use for any of this.
+    from zolder.san.helper import listen, run_helper  # noqa: PLC0415
+
+    try:
+        account = find_account()
+        run_helper(listen(path, account), account)
+    except (BackendError, OSError) as err:
+        print(f"zolder-san helper: {err}", file=sys.stderr)
+        return 1
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """The recorded requests (zolder.san.audit), read back from the journal for people and scripts.
 
-Shows only what root wrote: any local user may send lines under our name, and the journal knows who did.
+Shows only what the agent's user and root wrote: any local user may send lines under our name, and the journal
+knows who did.
 Source: systemd.journal-fields(7).
 """
 
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from zolder.errors import BackendError
+from zolder.san.account import find_account
 from zolder.san.audit import TAG
 
 # LOG_AUTHPRIV, as the journal has it.
@@ -44,9 +46,10 @@ def read(wanted: Filter, *, since: str = "") -> Iterator[dict[str, Any]]:
     """Yield the recorded requests that pass, oldest first, each with its ``time`` in UTC.
 
     :param since: as journalctl takes it: "-1h", "today", "2026-11-22 14:00".
-    :raises BackendError: there is no journal on this SAN, or it cannot be read.
+    :raises BackendError: there is no agent or no journal on this SAN, or it cannot be read.
     """
-    matches = [f"SYSLOG_IDENTIFIER={TAG}", f"SYSLOG_FACILITY={_FACILITY}", "_UID=0"]
+    writers = [f"_UID={uid}" for uid in (0, find_account().uid)]
+    matches = [f"SYSLOG_IDENTIFIER={TAG}", f"SYSLOG_FACILITY={_FACILITY}", *writers]
     times = [f"--since={since}"] if since else []
     argv = ["journalctl", "--quiet", "--no-pager", "--output=json", *times, *matches]
     try:

@@ -47,7 +47,7 @@ class Locks:
     @staticmethod
     def _take(descriptor: int, offset: int, name: str, operation: Operation) -> None:
         taken = operation.wait_for(
-            lambda: _try_lock(descriptor, offset),
+            lambda: try_lock(descriptor, offset),
             seconds=operation.remaining_seconds,
             announce=f"waiting for another operation on {name}",
         )
@@ -60,7 +60,8 @@ def _byte_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def _try_lock(descriptor: int, offset: int) -> bool | None:
+def try_lock(descriptor: int, offset: int) -> bool | None:
+    """Lock one byte of an open file; None where another holds it. Closing the descriptor lets go."""
     # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
     request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:

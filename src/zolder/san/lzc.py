@@ -12,11 +12,13 @@ import errno
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from zolder.errors import BackendError
 from zolder.san.nvlist import Nvpair, Pairs, Value
 
+_LIBRARY: Final = "libzfs_core.so.3"
 _ZVOL: Final = 3  # enum lzc_dataset_type in libzfs_core.h
 _FULL_DEFER: Final = 1
 # The most that zfs-program(8) allows: a listing of many zvols is one program.
@@ -38,7 +40,7 @@ class ZfsLibrary:
         """Load the library and open /dev/zfs."""
         try:
             self._nvpair = Nvpair()
-            self._lib = ctypes.CDLL("libzfs_core.so.3", use_errno=True)
+            self._lib = ctypes.CDLL(_LIBRARY, use_errno=True)
         except OSError as err:
             message = "this SAN has no OpenZFS library: install zfsutils-linux (2.1 or newer) on it"
             raise BackendError(message, said=str(err)) from err
@@ -108,6 +110,12 @@ class ZfsLibrary:
     def _check(failure: int, name: str) -> None:
         if failure:
             raise ZfsError(failure, os.strerror(failure), name)
+
+
+def preload() -> None:
+    """Have the library in memory for processes that are forked off, without opening /dev/zfs."""
+    with suppress(OSError):
+        ctypes.CDLL(_LIBRARY)
 
 
 @functools.cache

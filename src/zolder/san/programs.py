@@ -7,12 +7,13 @@ reading program sees one consistent state of the zpool. Source: zfs-program(8).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from zolder.errors import BackendError
 from zolder.san.lzc import ZfsLibrary
 from zolder.san.nvlist import Value
+from zolder.san.privileged import Properties, Property
+from zolder.shapes import MAX_TEXT
 
 _READ: Final = """
 args = ...
@@ -62,17 +63,6 @@ return out
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
-    """A property's value and where it comes from: the dataset's own name means ``local``."""
-
-    value: str | int
-    source: str | None
-
-
-Properties = Mapping[str, Property]
-
-
 def read(library: ZfsLibrary, zpool: str, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
     """Return the wanted properties of those datasets that exist, in one consistent look.
 
@@ -89,12 +79,14 @@ def list_children(
     return _table(library.run_program(zpool, _LIST, arguments))
 
 
-def list_clones(library: ZfsLibrary, zpool: str, zvol: str) -> dict[str, list[str]]:
+def list_clones(library: ZfsLibrary, zpool: str, zvol: str) -> dict[str, tuple[str, ...]]:
     """Return every snapshot of a zvol with the clones that depend on it."""
     answer = library.run_program(zpool, _CLONES, {"of": zvol})
     if not isinstance(answer, Mapping):
         return {}
-    return {name: sorted(clones) if isinstance(clones, Mapping) else [] for name, clones in answer.items()}
+    return {
+        name: tuple(sorted(clones)) if isinstance(clones, Mapping) else () for name, clones in answer.items()
+    }
 
 
 def _table(answer: Value) -> dict[str, Properties]:
@@ -111,6 +103,7 @@ def _property(found: Value) -> Property:
     if not isinstance(found, Mapping) or not isinstance(found.get("value"), str | int):
         message = "a channel program returned what it should not"
         raise BackendError(message)
-    source = found.get("source")
-    value = found["value"]
+    source, value = found.get("source"), found["value"]
+    if isinstance(value, str) and not (len(value) <= MAX_TEXT and value.isprintable()):
+        value = ""  # none of ours, and nothing that could be shown
     return Property(value if isinstance(value, int) else str(value), str(source) if source else None)

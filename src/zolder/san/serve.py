@@ -1,23 +1,18 @@
-"""The agent's loop: one channel, one identity, one request at a time, until the client closes.
+"""The loop over one channel's requests, one at a time, until the client closes.
 
-Reads frames from one descriptor and writes replies to another. What the client asked ssh to run is never
-looked at. A request that began is finished or undone even when the line drops; nothing here knows ZFS.
-One thread; a channel is a process.
+The agent and the root helper both run it, each with a ``Service`` of its own. A request that began is
+finished or undone even when the line drops; nothing here knows ZFS. One thread; a channel is a process.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import syslog
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
 
 from zolder import __version__, shapes
-from zolder.api import METHODS, Storage
 from zolder.errors import (
     BackendError,
     Error,
@@ -25,96 +20,32 @@ from zolder.errors import (
     ProtocolError,
     RemoteProtocolError,
     UnknownMethod,
-    VersionMismatch,
 )
 from zolder.san.audit import Record, outcome_of
+from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
-from zolder.wire import (
-    FEATURES,
-    MAX_REQUEST_BYTES,
-    PROTOCOLS,
-    Answer,
-    Failure,
-    Greeting,
-    LineReader,
-    Notice,
-    Reply,
-    Request,
-    Welcome,
-    decode_request,
-    encode_reply,
-)
+from zolder.wire import Answer, Failure, Notice, Request, decode_request
 
-_READ_BYTES: Final = 65536
-_PARAMETERS: Final = {name: shapes.parameters(getattr(Storage, name)) for name in METHODS}
+Parameters = Mapping[str, Callable[[shapes.Json], dict[str, Any]]]
+
+HELLO: Final = "hello"
 
 
-class Channel:
-    """The two descriptors of a channel, and the lines that came in."""
+class Service(Protocol):
+    """What answers the requests of one channel."""
 
-    def __init__(self, incoming: int, outgoing: int) -> None:
-        """Use two open descriptors; they stay the caller's."""
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._reader = LineReader(MAX_REQUEST_BYTES)
-        self._lines: deque[bytes] = deque()
-        self._poll = select.poll()
-        self._poll.register(incoming, select.POLLIN)
-        self._closed = False
+    def greet(self, params: shapes.Json) -> shapes.Json:
+        """Answer a channel's first request, ``hello``."""
 
-    def read_line(self) -> bytes | None:
-        """Wait for the next line; None when the client has closed.
-
-        :raises RemoteProtocolError: a line is too long.
-        """
-        while not self._lines and not self._closed:
-            self._fill()
-        return self._lines.popleft() if self._lines else None
-
-    def peer_is_there(self) -> bool:
-        """Whether the client's end is still open, without waiting."""
-        while not self._closed and not self._lines and self._poll.poll(0):
-            self._fill()
-        return not self._closed
-
-    def write(self, reply: Reply) -> None:
-        """Send a reply whole.
-
-        :raises BrokenPipeError: the client is gone.
-        """
-        view = memoryview(encode_reply(reply))
-        while view:
-            view = view[os.write(self._outgoing, view) :]
-
-    def write_if_ready(self, notice: Notice) -> None:
-        """Send a notice unless the client is not reading: locks are held meanwhile, so never wait."""
-        poll = select.poll()
-        poll.register(self._outgoing, select.POLLOUT)
-        line = encode_reply(notice)
-        if len(line) <= select.PIPE_BUF and any(event & select.POLLOUT for _, event in poll.poll(0)):
-            os.write(self._outgoing, line)
-
-    def _fill(self) -> None:
-        data = os.read(self._incoming, _READ_BYTES)
-        if not data:
-            self._closed = True
-        self._lines.extend(self._reader.feed(data))
+    def answer(self, request: Request, operation: Operation) -> shapes.Json:
+        """Answer any later request."""
 
 
-def serve(
-    channel: Channel,
-    policy: Policy,
-    *,
-    storage_for: Callable[[Operation], Storage],
-    zfs_version: Callable[[], str],
-    record: Record,
-) -> None:
+def serve(channel: Channel, service: Service, *, record: Record) -> None:
     """Answer a client's requests until it closes the channel.
 
-    :param storage_for: builds the storage that one operation acts through.
     :param record: writes down each request before it is answered.
-    :param zfs_version: the version of OpenZFS here; raises BackendError where there is none.
     """
     greeted = False
     while (line := _next_line(channel)) is not None:
@@ -126,11 +57,7 @@ def serve(
         started = time.monotonic()
         reply: Answer | Failure
         try:
-            if greeted:
-                value = _dispatch(channel, request, policy, storage_for)
-            else:
-                value = shapes.encode(_greet(request, policy, zfs_version))
-                greeted = True
+            value = _answer(channel, service, request) if greeted else _greet(service, request)
         except Error as err:
             reply, outcome = Failure(request.id, err), err.code
         except Exception:  # noqa: BLE001 - the last border: a fault of ours must not end the channel unsaid
@@ -139,6 +66,7 @@ def serve(
             failure = BackendError(message, operation=str(request.operation))
             reply, outcome = Failure(request.id, failure), "internal"
         else:
+            greeted = True
             reply, outcome = Answer(request.id, value), outcome_of(value)
         record(request, outcome, time.monotonic() - started)
         channel.write(reply)
@@ -151,6 +79,29 @@ def refuse(channel: Channel, error: Error) -> None:
     channel.write(Failure(0, error))
 
 
+def parameters_of(interface: type, methods: Iterable[str]) -> Parameters:
+    """Return what turns the parameters of each method into typed arguments."""
+    return {name: shapes.parameters(getattr(interface, name)) for name in methods}
+
+
+def dispatch(
+    parameters: Parameters, request: Request, policy: Policy, target: Callable[[], object]
+) -> shapes.Json:
+    """Call the method that a request names, once its arguments are typed and the policy agrees.
+
+    :param target: returns what has the methods; asked only then.
+
+    :raises UnknownMethod: the interface has no such method.
+    :raises InvalidRequest, NotPermitted: the arguments are no such, or not this identity's.
+    """
+    if request.method not in parameters:
+        message = f"this agent ({__version__}) has no request {request.method[:40]!a}"
+        raise UnknownMethod(message)
+    arguments = parameters[request.method](request.params)
+    policy.check(request.method, arguments)
+    return shapes.encode(getattr(target(), request.method)(**arguments))
+
+
 def _next_line(channel: Channel) -> bytes | None:
     try:
         return channel.read_line()
@@ -159,40 +110,21 @@ def _next_line(channel: Channel) -> bytes | None:
         return None
 
 
-def _greet(request: Request, policy: Policy, zfs_version: Callable[[], str]) -> Welcome:
-    if request.method != "hello":
+def _greet(service: Service, request: Request) -> shapes.Json:
+    if request.method != HELLO:
         message = "the first request of a channel must be hello"
         raise RemoteProtocolError(message)
     try:
-        greeting: Greeting = shapes.decode(Greeting, request.params)
+        return service.greet(request.params)
     except InvalidRequest as err:
         raise RemoteProtocolError(err.message) from err
-    common = set(greeting.protocols) & set(PROTOCOLS)
-    if not common:
-        message = (
-            f"the agent {__version__} speaks protocol {_listed(PROTOCOLS)}, the client {greeting.version} "
-            f"{_listed(greeting.protocols)}: upgrade the older of the two"
-        )
-        raise VersionMismatch(message, agent_version=__version__)
-    return Welcome(max(common), __version__, FEATURES, policy.identity, zfs_version())
 
 
-def _listed(protocols: tuple[int, ...]) -> str:
-    return ", ".join(str(number) for number in protocols[:8]) or "none"
-
-
-def _dispatch(
-    channel: Channel, request: Request, policy: Policy, storage_for: Callable[[Operation], Storage]
-) -> shapes.Json:
-    if request.method not in _PARAMETERS:
-        message = f"this agent ({__version__}) has no request {request.method[:40]!a}"
-        raise UnknownMethod(message)
-    arguments = _PARAMETERS[request.method](request.params)
-    policy.check(request.method, arguments)
+def _answer(channel: Channel, service: Service, request: Request) -> shapes.Json:
     operation = Operation(
         request.operation,
         seconds=request.deadline_ms / 1000,
         peer_is_there=channel.peer_is_there,
         notify=lambda text: channel.write_if_ready(Notice(request.id, text)),
     )
-    return shapes.encode(getattr(storage_for(operation), request.method)(**arguments))
+    return service.answer(request, operation)

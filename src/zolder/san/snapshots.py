@@ -16,7 +16,7 @@ from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
 from zolder.names import zvol_dataset
 from zolder.san.lzc import ZfsError
-from zolder.san.programs import Properties
+from zolder.san.privileged import Properties
 from zolder.san.zpool import SNAPSHOT, SNAPSHOT_MARK, VOLUME_MARK, Zpool, local, number, refuse_foreign, text
 from zolder.san.zvols import shape_zvol
 

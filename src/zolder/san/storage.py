@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from zolder.api import Storage
-from zolder.errors import AlreadyExists, InvalidRequest
+from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
@@ -28,12 +28,12 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.san import lzc
-from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.index import Index
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.parents import Site, recorded_guid
 from zolder.san.policy import Policy
+from zolder.san.privileged import Privileged
 from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
 from zolder.san.zpool import (
     DOOMED,
@@ -64,16 +64,22 @@ def zfs_version() -> str:
 class ZfsStorage(Storage):
     """What one operation of one identity may do on this SAN."""
 
-    def __init__(self, policy: Policy, operation: Operation, site: Site | None = None) -> None:
-        """Act for ``operation`` within ``policy``, which has been checked already."""
+    def __init__(
+        self, policy: Policy, operation: Operation, privileged: Privileged, site: Site | None = None
+    ) -> None:
+        """Act for ``operation`` within ``policy``, which has been checked already.
+
+        :param privileged: does what the kernel lets root do alone.
+        """
         self._operation = operation
+        self._privileged = privileged
         self._site = site or Site()
         self._locks = Locks(self._site.run)
         self._policy = policy
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         """See ``Storage``; the first call for a parent is its set-up and records its guid."""
-        found = Zpool(self._site, parent).set_up()
+        found = self._zpool(parent).set_up()
         provisioned, count = self._sum(parent)
         return PoolFigures(
             parent=parent,
@@ -85,11 +91,11 @@ class ZfsStorage(Storage):
 
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
         """See ``Storage``."""
-        return get_zvol(Zpool(self._site, parent), zvol)
+        return get_zvol(self._zpool(parent), zvol)
 
     def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:
         """See ``Storage``."""
-        return zvols_in(Zpool(self._site, parent).children(), parent)
+        return zvols_in(self._zpool(parent).children(), parent)
 
     def create_zvol(
         self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
@@ -122,7 +128,7 @@ class ZfsStorage(Storage):
             self._locks.hold(self._operation, clone_dataset, source_dataset),
             self._counting(parent, zvol, volsize_bytes),
         ):
-            zpool = Zpool(self._site, parent)
+            zpool = self._zpool(parent)
             needed = (source_dataset, OWNERSHIP) if snapshot is None else (origin, SNAPSHOT)
             found = zpool.glance({clone_dataset: ZVOL, needed[0]: (*needed[1], "volsize")})
             existing = zvol_in(found, parent, zvol)
@@ -156,8 +162,8 @@ class ZfsStorage(Storage):
             found = zpool.look({dataset: DOOMED})
             if found:
                 volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
-                self._export(parent, zvol).withdraw_all()
-                destroy_zvol(zpool, dataset, self._operation)
+                self._privileged.close_export(parent, zvol, None)
+                destroy_zvol(zpool, zvol, self._operation)
                 if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
                     remove_snapshot(zpool, origin)  # left where the clone was cut short
             self._index(parent).remove(zvol)
@@ -190,29 +196,24 @@ class ZfsStorage(Storage):
     ) -> Change[Export]:
         """See ``Storage``."""
         with self._changing(parent, zvol) as zpool:
-            volume_id = owner_of(zpool, zvol)
-            return self._export(parent, zvol).ensure(
-                volume_id,
-                initiator,
-                prefix=prefix,
-                portals=portals,
-                chap=chap,
-                seconds=self._operation.remaining_seconds,
-            )
+            try:
+                return self._privileged.open_export(
+                    parent, zvol, initiator, prefix=prefix, portals=portals, chap=chap
+                )
+            except NotFound:
+                zpool.prove()  # root has looked, and does not know whether this is the right parent
+                raise
 
     def withdraw_zvol(
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
     ) -> Change[tuple[InitiatorName, ...]]:
         """See ``Storage``; needs no zpool: a target is closed whatever became of its zvol."""
         with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
-            export = self._export(parent, zvol)
-            if initiator is None:
-                return Change(export.withdraw_all(), ())
-            return export.withdraw(initiator)
+            return self._privileged.close_export(parent, zvol, initiator)
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Storage``."""
-        return list_exports(self._policy, parent)
+        return self._privileged.list_exports(parent)
 
     def _complete_clone(self, zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
         """Finish what an earlier attempt at the same clone may have left undone."""
@@ -231,7 +232,7 @@ class ZfsStorage(Storage):
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
         with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
-            yield Zpool(self._site, parent)
+            yield self._zpool(parent)
 
     @contextmanager
     def _counting(self, parent: DatasetName, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
@@ -252,8 +253,8 @@ class ZfsStorage(Storage):
             lambda: {zvol.name: zvol.volsize_bytes for zvol in self.list_zvols(parent)}
         )
 
-    def _export(self, parent: DatasetName, zvol: ZvolName) -> ZvolExport:
-        return ZvolExport(self._policy, parent, zvol)
+    def _zpool(self, parent: DatasetName) -> Zpool:
+        return Zpool(self._site, parent, self._privileged)
 
     def _index(self, parent: DatasetName) -> Index:
         return Index(self._site.run, parent, recorded_guid(self._site, parent))

@@ -21,10 +21,12 @@ _SENTENCES: Final = {
     "cannot create '{}': out of space": errno.ENOSPC,
     "cannot create '{}': dataset already exists": errno.EEXIST,
     "cannot create '{}': parent does not exist": errno.ENOENT,
+    "cannot create '{}': permission denied": errno.EPERM,
     "cannot open '{}': dataset does not exist": errno.ENOENT,
     "cannot set property for '{}': out of space": errno.ENOSPC,
     "cannot set property for '{}': size is greater than available space": errno.ENOSPC,
     "cannot set property for '{}': dataset is busy": errno.EBUSY,
+    "cannot set property for '{}': permission denied": errno.EPERM,
 }
 
 

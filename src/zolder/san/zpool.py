@@ -8,18 +8,17 @@ parent has been proven to be the one that was set up (zolder.san.parents).
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound, NotPermitted, PoolSuspended
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
-from zolder.san import lzc, programs
+from zolder.san import lzc
 from zolder.san.lzc import ZfsError
 from zolder.san.nvlist import unsigned
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
-from zolder.san.programs import Properties
+from zolder.san.privileged import Look, Privileged, Properties
 
 VOLUME_MARK: Final = "zolder:volume"
 SNAPSHOT_MARK: Final = "zolder:snapshot"
@@ -30,6 +29,8 @@ SNAPSHOT: Final = ("defer_destroy", SNAPSHOT_MARK)
 ZVOL: Final = ("volsize", VOLUME_MARK, "refreservation", "origin")
 DOOMED: Final = ("volblocksize", VOLUME_MARK, "origin")
 _PARENT: Final = ("guid", "used", "available")
+# All that anybody looks at here; root shows nothing else.
+READABLE: Final = frozenset((*OWNERSHIP, *SNAPSHOT, *ZVOL, *DOOMED, *_PARENT))
 
 # The import of its zpool in which a parent was proven last.
 _PROVEN: Final[dict[DatasetName, str | None]] = {}
@@ -38,15 +39,17 @@ _PROVEN: Final[dict[DatasetName, str | None]] = {}
 class Zpool:
     """One parent of one zpool, for the time of one request."""
 
-    def __init__(self, site: Site, parent: DatasetName) -> None:
+    def __init__(self, site: Site, parent: DatasetName, privileged: Privileged) -> None:
         """Make sure that the zpool can be asked.
 
+        :param privileged: reads for us, which the kernel lets root do alone.
         :raises PoolUnavailable, PoolSuspended: it cannot.
         """
         require_active(site, parent.zpool)
         self._site = site
         self.parent = parent
         self.library = lzc.library()
+        self.privileged = privileged
 
     def look(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
         """Return the wanted properties of those datasets that exist; what is missing is proven absent.
@@ -60,8 +63,8 @@ class Zpool:
 
     def glance(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
         """Return the same without the proof: what is missing here may only be out of sight."""
-        with self._explained():
-            return programs.read(self.library, self.parent.zpool, wanted)
+        looks = tuple(Look(dataset, tuple(properties)) for dataset, properties in wanted.items())
+        return dict(self.privileged.read_datasets(self.parent, looks))
 
     def prove(self) -> None:
         """Make sure that what this zpool calls absent is absent.
@@ -93,13 +96,7 @@ class Zpool:
     def children(self) -> Mapping[str, Properties]:
         """Return all datasets directly below the parent."""
         self.prove()
-        with self._explained():
-            return programs.list_children(self.library, self.parent.zpool, self.parent, ZVOL)
-
-    def clones(self, dataset: str) -> Mapping[str, list[str]]:
-        """Return the snapshots of a zvol, each with its clones."""
-        with self._explained():
-            return programs.list_clones(self.library, self.parent.zpool, dataset)
+        return self.privileged.read_children(self.parent, ZVOL)
 
     def explain(self, error: ZfsError, *, needed_bytes: int = 0) -> NoReturn:
         """Raise what the kernel's answer means to a caller.
@@ -119,15 +116,13 @@ class Zpool:
         if error.errno == errno.ENOENT:
             self.prove()
             return NotFound(f"{error.filename} does not exist", dataset=str(error.filename))
+        if error.errno in {errno.EPERM, errno.EACCES}:
+            message = (
+                f"ZFS lets the agent's user not change {error.filename}: run 'zolder-san install' as root"
+            )
+            return BackendError(message, errno=error.errno)
         message = f"ZFS refused {error.filename}: {error.strerror}"
         return BackendError(message, errno=error.errno or 0)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except ZfsError as err:
-            self.explain(err)
 
 
 def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName) -> Zvol | None:

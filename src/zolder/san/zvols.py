@@ -13,7 +13,6 @@ from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
 from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
 from zolder.san import zfs
-from zolder.san.holders import holders_of
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.zpool import (
@@ -106,11 +105,12 @@ def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
         zpool.explain(err, needed_bytes=wanted.volsize_bytes - (0 if now.sparse else now.volsize_bytes))
 
 
-def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
+def destroy_zvol(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
     """Destroy a zvol that was found to be ours, waiting a bounded time for whoever holds it.
 
     :raises Busy: snapshots (at once) or a device's users (after the wait) hold it, and are named.
     """
+    dataset = zvol_dataset(zpool.parent, zvol)
 
     def attempt() -> bool | None:
         try:
@@ -118,23 +118,24 @@ def destroy_zvol(zpool: Zpool, dataset: str, operation: Operation) -> None:
         except ZfsError as err:
             if err.errno not in {errno.EBUSY, errno.EEXIST}:
                 zpool.explain(err)
-            _clear_snapshots(zpool, dataset)
+            _clear_snapshots(zpool, zvol)
             return None
         return True
 
     announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
     if operation.wait_for(attempt, seconds=BUSY_SECONDS, announce=announce) is None:
-        holders = holders_of(dataset, None)
+        holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
         message = f"{dataset} is held by {', '.join(holders) or 'somebody who cannot be named'}"
         raise Busy(message, holders=holders)
 
 
-def _clear_snapshots(zpool: Zpool, dataset: str) -> None:
+def _clear_snapshots(zpool: Zpool, zvol: ZvolName) -> None:
     """Remove what clones that were cut short left behind; nobody else knows of it, and the lock is ours.
 
     :raises Busy: there are other snapshots, or clones.
     """
-    snapshots = dict(zpool.clones(dataset))
+    dataset = zvol_dataset(zpool.parent, zvol)
+    snapshots = dict(zpool.privileged.read_clones(zpool.parent, zvol))
     for snapshot in [name for name, clones in snapshots.items() if is_clone_origin(name) and not clones]:
         mark = local(zpool.look({snapshot: SNAPSHOT}).get(snapshot, {}), SNAPSHOT_MARK, snapshot)
         if mark == snapshot.partition("@")[2]:

@@ -1,0 +1,195 @@
+"""The agent's end of the helper's socket: root's verbs, one request each (zolder.san.privileged).
+
+The connection is opened at the first request and kept. Every verb may be asked twice, so one whose
+connection was lost, because the helper was started anew, is asked once more. One thread.
+"""
+
+# ruff: noqa: D102 - zolder.san.privileged has the words of each method
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NoReturn, TypeVar
+
+from zolder import __version__, shapes
+from zolder.errors import BackendError, Error, InvalidRequest, RemoteProtocolError
+from zolder.model import Change, Chap, Export
+from zolder.names import DatasetName, Identity, InitiatorName, OperationId, Portal, TargetPrefix, ZvolName
+from zolder.san.operation import Operation
+from zolder.san.privileged import Introduction, Look, Privileged, Properties
+from zolder.wire import (
+    MAX_ANSWER_BYTES,
+    MAX_DEADLINE_MS,
+    Failure,
+    LineReader,
+    Notice,
+    Request,
+    decode_reply,
+    encode_request,
+)
+
+T = TypeVar("T")
+
+HELPER_SOCKET: Final = Path("/run/zolder-helper.socket")
+
+# The helper is on this machine and forks at once; what takes long is ZFS and LIO, behind the greeting.
+_CONNECT_SECONDS: Final = 30
+_READ_BYTES: Final = 65536
+
+
+class HelperLine:
+    """One identity's connection to the helper, for the life of a channel."""
+
+    def __init__(self, identity: Identity, path: Path = HELPER_SOCKET) -> None:
+        """Connect when first asked."""
+        self._identity = identity
+        self._path = path
+        self._socket: socket.socket | None = None
+        self._reader = LineReader(MAX_ANSWER_BYTES)
+        self._number = 0
+
+    def ask(self, operation: OperationId, seconds: float, method: str, params: shapes.Json) -> shapes.Json:
+        """Return the value that the helper answered.
+
+        :raises Error: what the helper says, or BackendError where there is none.
+        """
+        try:
+            return self._exchange(operation, seconds, method, params)
+        except (ConnectionError, EOFError):
+            self.close()
+        try:
+            return self._exchange(operation, seconds, method, params)
+        except (ConnectionError, EOFError) as err:
+            self.close()
+            message = f"the root helper went away at {method}: see 'journalctl -u zolder-helper' on the SAN"
+            raise BackendError(message) from err
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+    def _exchange(
+        self, operation: OperationId, seconds: float, method: str, params: shapes.Json
+    ) -> shapes.Json:
+        line = self._socket or self._connect(operation)
+        return self._send(line, operation, seconds, method, params)
+
+    def _connect(self, operation: OperationId) -> socket.socket:
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(_CONNECT_SECONDS)
+        try:
+            line.connect(str(self._path))
+            self._reader = LineReader(MAX_ANSWER_BYTES)
+            hello = shapes.encode(Introduction(self._identity, __version__))
+            self._send(line, operation, _CONNECT_SECONDS, "hello", hello)
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError, TimeoutError) as err:
+            line.close()
+            self._refuse(err)
+        except (Error, OSError, EOFError):
+            line.close()
+            raise
+        # From here on the time that ZFS takes is its own.
+        line.settimeout(None)
+        self._socket = line
+        return line
+
+    def _send(
+        self,
+        line: socket.socket,
+        operation: OperationId,
+        seconds: float,
+        method: str,
+        params: shapes.Json,
+    ) -> shapes.Json:
+        if not isinstance(params, dict):
+            raise TypeError
+        self._number += 1
+        deadline_ms = min(max(int(seconds * 1000), 1), MAX_DEADLINE_MS)
+        line.sendall(encode_request(Request(self._number, operation, method, deadline_ms, params)))
+        while True:
+            for answer in self._reader.feed(self._receive(line)):
+                reply = decode_reply(answer)
+                if isinstance(reply, Failure):
+                    raise reply.error
+                if isinstance(reply, Notice) or reply.id != self._number:
+                    message = "the root helper answered what was not asked"
+                    raise RemoteProtocolError(message)
+                return reply.value
+
+    @staticmethod
+    def _receive(line: socket.socket) -> bytes:
+        data = line.recv(_READ_BYTES)
+        if not data:
+            raise EOFError
+        return data
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        message = (
+            f"the root helper does not answer at {self._path} ({error.strerror or 'no answer'}): as root, run"
+            " 'zolder-san install', then see 'systemctl status zolder-helper.socket zolder-helper.service'"
+        )
+        raise BackendError(message) from error
+
+
+class Asking(Privileged):
+    """Root's verbs for one operation."""
+
+    def __init__(self, line: HelperLine, operation: Operation) -> None:
+        """Ask over ``line``, with the operation's own id and deadline."""
+        self._line = line
+        self._operation = operation
+
+    def read_datasets(self, parent: DatasetName, looks: tuple[Look, ...]) -> Mapping[str, Properties]:
+        return self._ask(Privileged.read_datasets, parent=parent, looks=looks)
+
+    def read_children(self, parent: DatasetName, properties: tuple[str, ...]) -> Mapping[str, Properties]:
+        return self._ask(Privileged.read_children, parent=parent, properties=properties)
+
+    def read_clones(self, parent: DatasetName, zvol: ZvolName) -> Mapping[str, tuple[str, ...]]:
+        return self._ask(Privileged.read_clones, parent=parent, zvol=zvol)
+
+    def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
+        return self._ask(Privileged.read_holders, parent=parent, zvol=zvol)
+
+    def open_export(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName,
+        *,
+        prefix: TargetPrefix,
+        portals: tuple[Portal, ...],
+        chap: Chap | None,
+    ) -> Change[Export]:
+        return self._ask(
+            Privileged.open_export,
+            parent=parent,
+            zvol=zvol,
+            initiator=initiator,
+            prefix=prefix,
+            portals=portals,
+            chap=chap,
+        )
+
+    def close_export(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+    ) -> Change[tuple[InitiatorName, ...]]:
+        return self._ask(Privileged.close_export, parent=parent, zvol=zvol, initiator=initiator)
+
+    def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
+        return self._ask(Privileged.list_exports, parent=parent)
+
+    def _ask(self, verb: Callable[..., T], **arguments: object) -> T:
+        params = shapes.encode(arguments)
+        operation = self._operation
+        value = self._line.ask(operation.id, operation.remaining_seconds, verb.__name__, params)
+        try:
+            checked: T = shapes.result(verb)(value)
+        except InvalidRequest as err:
+            message = f"the root helper's answer to {verb.__name__} is not what it should be: {err.message}"
+            raise RemoteProtocolError(message) from err
+        return checked

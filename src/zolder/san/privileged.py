@@ -1,0 +1,93 @@
+"""What the agent's user may not do itself, on one page: what root does for it, one verb at a time.
+
+``Privileged`` is implemented by root (zolder.san.root), behind the helper's socket (zolder.san.helper), and
+by the agent's end of that socket (zolder.san.asking). The kernel keeps for root: channel programs, the
+targets in configfs, the zvols' device nodes, and looking into the processes of others. Each verb names one
+parent, which must be one of the identity's that the connection is for.
+
+Each may raise ``NotPermitted``, ``InvalidRequest``, ``PoolSuspended``, ``PoolUnavailable``, ``BackendError``;
+``NotFound`` here is a look at ZFS and no proof that the parent is the right one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from zolder.model import Change, Chap, Export
+from zolder.names import DatasetName, Identity, InitiatorName, Portal, TargetPrefix, ZvolName
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What the agent says first: whose request it is working on."""
+
+    identity: Identity
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A dataset or snapshot to be read: the parent itself, or what is directly below it."""
+
+    dataset: str
+    properties: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property's value and where it comes from: the dataset's own name means ``local``."""
+
+    value: int | str
+    source: str | None
+
+
+Properties: TypeAlias = Mapping[str, Property]
+
+
+class Privileged(ABC):
+    """Root's part of one identity's requests."""
+
+    @abstractmethod
+    def read_datasets(self, parent: DatasetName, looks: tuple[Look, ...]) -> Mapping[str, Properties]:
+        """Return the properties of those datasets that exist, in one consistent look."""
+
+    @abstractmethod
+    def read_children(self, parent: DatasetName, properties: tuple[str, ...]) -> Mapping[str, Properties]:
+        """Return all datasets directly below a parent with their properties."""
+
+    @abstractmethod
+    def read_clones(self, parent: DatasetName, zvol: ZvolName) -> Mapping[str, tuple[str, ...]]:
+        """Return every snapshot of a zvol with the clones that depend on it."""
+
+    @abstractmethod
+    def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
+        """Return who uses a zvol's device, in words."""
+
+    @abstractmethod
+    def open_export(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName,
+        *,
+        prefix: TargetPrefix,
+        portals: tuple[Portal, ...],
+        chap: Chap | None,
+    ) -> Change[Export]:
+        """Open a zvol that bears our mark to an initiator (see ``Storage.export_zvol``)."""
+
+    @abstractmethod
+    def close_export(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+    ) -> Change[tuple[InitiatorName, ...]]:
+        """Close a zvol's own target to one initiator or to all (see ``Storage.withdraw_zvol``)."""
+
+    @abstractmethod
+    def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
+        """Return the exports of a parent's zvols, sorted by zvol."""
+
+
+VERBS: Final = tuple(sorted(Privileged.__abstractmethods__))

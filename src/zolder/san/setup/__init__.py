@@ -1,0 +1,1 @@
+"""Setting up a SAN: ``zolder-san install``, ``authorize``, ``revoke`` and ``list``, all of them root's."""

@@ -1,0 +1,203 @@
+"""What the agent and the root helper may do on a real SAN, and that neither has more than it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.contract.ground import INITIATOR, MIB, OTHER_PARENT, PARENT, PORTALS, PREFIX
+from tests.support.san import connected, ssh_target
+from tests.support.waiting import wait_until
+from zolder.client.pool import Pool
+from zolder.client.remote import RemoteStorage
+from zolder.errors import BackendError, Busy
+from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
+from zolder.san.delegation import PERMISSIONS, USER, Permission, allow_commands, missing, superfluous
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+A, B, CLONE = ZvolName("volume-a"), ZvolName("volume-b"), ZvolName("volume-clone")
+SNAPSHOT = SnapshotName("snapshot-a")
+# capabilities(7): CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE and CAP_SYS_ADMIN.
+HELPER_CAPABILITIES: Final = 1 << 2 | 1 << 19 | 1 << 21
+# What systemd-analyze calls "OK", and what the helper has: a change for the worse needs a reason.
+MOST_EXPOSURE: Final = 2.5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pristine(lab: Lab) -> None:
+    """A SAN that nobody has used."""
+    lab.reset()
+
+
+@pytest.fixture
+def storage(lab: Lab) -> Iterator[RemoteStorage]:
+    """The SAN, with whatever a test left of its zvols removed behind it."""
+    with connected(lab, channels=1) as found:
+        yield found
+    for name in (CLONE, A, B):
+        lab.san.run(f"zfs destroy -r {PARENT}/{name}")
+
+
+def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
+    """Return the requests that between them need every permission, in an order in which each can be done."""
+
+    def create(name: ZvolName, *, sparse: bool) -> object:
+        volume_id = VolumeId(str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
+        return storage.create_zvol(PARENT, name, volume_id=volume_id, volsize_bytes=MIB, sparse=sparse)
+
+    def clone() -> object:
+        return storage.clone_zvol(
+            PARENT,
+            A,
+            SNAPSHOT,
+            CLONE,
+            volume_id=VolumeId(str(uuid.uuid4())),
+            volsize_bytes=MIB,
+            sparse=True,
+        )
+
+    return {
+        "create": lambda: create(A, sparse=True),
+        "create thick": lambda: create(B, sparse=False),
+        "snapshot": lambda: storage.create_snapshot(PARENT, A, SNAPSHOT),
+        "clone": clone,
+        "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
+        "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
+        "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, SNAPSHOT),
+        "delete": lambda: storage.delete_zvol(PARENT, A),
+    }
+
+
+# The first request that a permission's absence refuses.
+FIRST_REFUSED: Final = {
+    ("create", False): "create",
+    ("mount", False): "create",
+    ("userprop", True): "create",
+    ("refreservation", True): "create thick",
+    ("snapshot", True): "snapshot",
+    ("clone", True): "clone",
+    ("volsize", True): "grow",
+    ("mount", True): "delete clone",
+    ("destroy", True): "delete clone",
+}
+
+
+def delegate(lab: Lab, permissions: tuple[Permission, ...]) -> None:
+    """Give the agent's user these permissions on the parent, and no others."""
+    commands = [["zfs", "unallow", "-u", USER, PARENT], *allow_commands(PARENT, permissions)]
+    lab.san.succeed("; ".join(" ".join(argv) for argv in commands))
+
+
+def test_the_installed_set(lab: Lab) -> None:
+    """The lab's SAN gives the agent's user what the table says on each parent: no less and no more."""
+    for parent in (PARENT, OTHER_PARENT, DatasetName("fast/volumes")):
+        text = lab.san.succeed(f"zfs allow {parent}")
+        assert (missing(parent, text), superfluous(parent, text)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "permission", PERMISSIONS, ids=lambda p: f"{p.name}-{'below' if p.below else 'on-it'}"
+)
+def test_each_permission_is_needed(lab: Lab, storage: RemoteStorage, permission: Permission) -> None:
+    """Without it one request is refused with a sentence that says what to do; all before that one pass."""
+    refused = FIRST_REFUSED[permission.name, permission.below]
+    try:
+        delegate(lab, tuple(one for one in PERMISSIONS if one != permission))
+        for name, step in steps(storage).items():
+            if name == refused:
+                with pytest.raises(BackendError, match="run 'zolder-san install' as root"):
+                    step()
+                break
+            step()
+    finally:
+        delegate(lab, PERMISSIONS)
+
+
+def test_all_of_them_are_enough(storage: RemoteStorage) -> None:
+    """With the whole set each request passes."""
+    for step in steps(storage).values():
+        step()
+
+
+def test_who_runs_as_what(lab: Lab, storage: RemoteStorage) -> None:
+    """The agent has no capability at all; the helper is root with three, and can gain none."""
+    storage.list_exports(PARENT)
+    serving = lab.san.succeed(f"pgrep -u {USER} -f 'serve --identity lab'").split()
+    helping = lab.san.succeed("pgrep -u root -f 'import main.*helper$'").split()
+    assert len(serving) >= 1
+    assert len(helping) >= 2, "the daemon and the process of the agent's connection"
+    for pid, uid, capabilities in [
+        *((pid, 990, 0) for pid in serving),
+        *((pid, 0, HELPER_CAPABILITIES) for pid in helping),
+    ]:
+        lines = lab.san.succeed(f"cat /proc/{pid}/status").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        assert status["Uid"].split() == [str(uid)] * 4
+        assert int(status["CapEff"], 16) == capabilities
+        assert uid != 0 or (int(status["CapBnd"], 16), status["NoNewPrivs"]) == (capabilities, "1")
+
+
+def test_hardening(lab: Lab) -> None:
+    """The helper's exposure, as systemd counts it, is no worse than when each open door got its reason."""
+    text = lab.san.succeed("systemd-analyze security --no-pager zolder-helper.service")
+    figure = float(text.strip().splitlines()[-1].split(": ")[1].split()[0])
+    assert figure <= MOST_EXPOSURE, text
+
+
+def test_the_helper_starts_anew(lab: Lab, storage: RemoteStorage) -> None:
+    """A request on an open channel passes after the helper was restarted under it."""
+    steps(storage)["create"]()
+    lab.san.succeed("systemctl restart zolder-helper.service")
+    storage.export_zvol(PARENT, A, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    lab.san.succeed("systemctl kill zolder-helper.service --signal=KILL")
+    lab.san.wait_until("systemctl start zolder-helper.socket", 20, "the socket")
+    assert [export.zvol for export in storage.list_exports(PARENT)] == [A]
+    storage.delete_zvol(PARENT, A)
+
+
+def test_without_the_helper(lab: Lab, storage: RemoteStorage) -> None:
+    """Where the helper is stopped the error says so and what to do; nothing is concluded from its absence."""
+    steps(storage)["create"]()
+    lab.san.succeed("systemctl stop zolder-helper.socket zolder-helper.service")
+    try:
+        for request in (steps(storage)["delete"], lambda: storage.get_zvol(PARENT, A)):
+            with pytest.raises(BackendError, match=r"root helper does not answer .* 'zolder-san install'"):
+                request()
+    finally:
+        lab.san.succeed("systemctl start zolder-helper.socket")
+    assert storage.get_zvol(PARENT, A).name == A
+
+
+def test_channels_of_an_identity(lab: Lab) -> None:
+    """More channels at once than the policy gives are refused with a reason; a closed one makes room."""
+    lab.san.succeed("cp -a /etc/zolder/san.toml /run/san.toml")
+    lab.san.succeed("sed -i '/identity.lab/a max_channels = 2' /etc/zolder/san.toml")
+    target = dataclasses.replace(ssh_target(lab))
+    try:
+        with ExitStack() as stack:
+            pools = [Pool(target, max_channels=1) for _ in range(3)]
+            for pool in pools:
+                stack.callback(pool.close)
+            first, second, third = (RemoteStorage(pool, deadline_seconds=30) for pool in pools)
+            first.greet()
+            second.greet()
+            with pytest.raises(Busy, match="identity lab has 2 channels open"):
+                third.greet()
+            pools[0].close()
+
+            def let_in() -> bool:
+                try:
+                    return third.greet().identity == "lab"
+                except Busy:
+                    return False  # the first one's agent is still on its way out
+
+            wait_until(let_in, 20, "a channel is free")
+    finally:
+        lab.san.succeed("mv /run/san.toml /etc/zolder/san.toml")
