@@ -6,7 +6,7 @@ CODE := src lab bench tests tools
 PYTEST := $(BIN)/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help test check demo bench lint types unit format environment clean
+.PHONY: help test check demo bench attack fuzz lint types unit format environment clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -16,13 +16,19 @@ test: lint types ## Everything: lint, types, unit, contract, driver, then the la
 	@tools/part tests $(PYTEST)
 
 check: lint types ## What needs no machines: lint, types, unit, contract, driver (under a minute)
-	@tools/part tests $(PYTEST) -m "not lab"
+	@tools/part tests $(PYTEST) -m "not lab and not slow"
 
 demo: environment ## A Cinder volume's whole life on real ZFS (60 s warm, 12 minutes the first time)
 	@$(BIN)/python -m lab demo
 
 bench: environment ## Measure the driver against the limit and the 2012 draft
 	@$(BIN)/python -m bench
+
+attack: environment ## Attack the lab's SAN with real keys: what got through, if anything
+	@$(PYTEST) tests/attack
+
+fuzz: environment ## Fuzz what reads bytes from elsewhere, FUZZ_SECONDS in all (60)
+	@tools/part fuzz $(BIN)/python tools/fuzz.py
 
 lint: environment ## ruff: rules and format
 	@tools/part lint $(BIN)/ruff check $(wildcard $(CODE))

@@ -1,0 +1,1 @@
+"""Fuzzing of whatever reads bytes from elsewhere: ``make fuzz`` runs it, `tests.fuzz.targets` lists it."""

@@ -1,0 +1,121 @@
+"""Fuzz target for the agent's loop: whatever a client sends, up to the storage behind the policy's check.
+
+The loop, the decoders and the policy are the real ones; behind them stands the model in memory, and between
+them a border that holds each argument to the independent predicates and to the policy's own words.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, get_type_hints
+
+from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
+from tests.fuzz.checked_names import check_checked
+from tests.fuzz.predicates import PREDICATES
+from zolder.api import METHODS, Storage
+from zolder.errors import ProtocolError
+from zolder.fake import FakeStorage
+from zolder.names import Identity
+from zolder.san.agent import Agent
+from zolder.san.audit import format_line
+from zolder.san.channel import Channel
+from zolder.san.operation import Operation
+from zolder.san.policy import GIB, Policy
+from zolder.san.serve import serve
+from zolder.wire import Failure, Request, decode_reply
+
+ID: Final = "3f0c1b6e-5a52-4c1e-9a0b-0123456789ab"
+HELLO: Final = b'{"protocols":[1],"version":"0"}'
+WRITER: Final = Policy(Identity("lab"), (PARENT,), PORTALS, (PREFIX,), max_volume_gib=1)
+READER: Final = Policy(Identity("reader"), (PARENT,), role="read-only")
+# Written out: the policy decides by how a method's name begins.
+_LOOKING: Final = {"get_figures", "get_zvol", "list_exports", "list_zvols"}
+_HINTS: Final = {method: get_type_hints(getattr(Storage, method)) for method in METHODS}
+
+
+class Border:
+    """What stands behind the policy: it checks once more whatever came through, then asks the model."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Begin with a model that nobody has used."""
+        self._policy = policy
+        self._storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
+        self._faults: list[str] = []
+        prepare_fake(self._storage)
+
+    def __call__(self, operation: Operation) -> Any:  # noqa: ANN401 - it answers to each of Storage's names
+        """Take an operation, as the loop asks of whatever makes a storage."""
+        assert operation.remaining_seconds <= 24 * 3600
+        return self
+
+    def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - as above
+        """Return the checked form of one of Storage's methods."""
+
+        def checked(**arguments: Any) -> Any:  # noqa: ANN401 - what the method declares
+            try:
+                self._check(method, arguments)
+            except AssertionError as err:
+                # The loop answers a fault of the storage as an internal error, which `record` refuses.
+                self._faults.append(f"{method}: {err}")
+                raise
+            return getattr(self._storage, method)(**arguments)
+
+        return checked
+
+    def record(self, request: Request, outcome: str, seconds: float) -> None:
+        """Write the line of a request, and refuse an internal error, which no client may cause."""
+        line = format_line(self._policy.identity, "192.0.2.9", request, outcome, seconds)
+        assert line.isascii()
+        assert line.isprintable()
+        assert outcome != "internal", self._faults or f"an internal error in {request.method}"
+
+    def _check(self, method: str, arguments: dict[str, Any]) -> None:
+        assert method in METHODS
+        assert self._policy.role == "volumes" or method in _LOOKING, "beyond the role"
+        assert arguments.keys() == _HINTS[method].keys() - {"return"}, "not the parameters that are declared"
+        for value in arguments.values():
+            for item in value if type(value) is tuple else (value,):
+                kind = type(item).__name__
+                if kind in PREDICATES:
+                    check_checked(kind, item)
+                else:
+                    assert kind in {"int", "bool", "NoneType", "Chap"}, f"{kind} is not checked"
+        assert arguments["parent"] == PARENT
+        assert set(arguments.get("portals", PORTALS)) == set(PORTALS)
+        assert arguments.get("prefix", PREFIX) == PREFIX
+        assert 0 < arguments.get("volsize_bytes", 1) <= GIB
+
+
+def check_channel(data: bytes) -> None:
+    """Whatever a client sends is answered in frames, without a fault and within the policy.
+
+    The first byte is the role. A line ``METHOD PARAMETERS`` stands for a request, any other for itself.
+    """
+    policy = READER if data[:1] == b"r" else WRITER
+    lines = [_expanded(number, line) for number, line in enumerate(data[1:].split(b"\n"))]
+    border = Border(policy)
+    incoming, outgoing = os.memfd_create("incoming"), os.memfd_create("outgoing")
+    try:
+        os.write(incoming, b"\n".join(lines))
+        os.lseek(incoming, 0, os.SEEK_SET)
+        agent = Agent(policy, storage_for=border, zfs_version=lambda: "fake")
+        serve(Channel(incoming, outgoing), agent, record=border.record)
+        os.lseek(outgoing, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(outgoing), "rb") as stream:
+            replies = [decode_reply(line) for line in stream]
+    finally:
+        os.close(incoming)
+        os.close(outgoing)
+    assert len(replies) <= len(lines)
+    for reply in replies[:-1]:
+        # Whoever broke the protocol is answered once, and then no more.
+        assert not isinstance(reply, Failure) or not isinstance(reply.error, ProtocolError)
+
+
+def _expanded(number: int, line: bytes) -> bytes:
+    method, _, parameters = line.partition(b" ")
+    name = method.decode("ascii", "replace")
+    if name not in METHODS and name != "hello":
+        return line
+    head = f'{{"id":{number},"operation":"{ID}","method":"{name}","deadline_ms":1000,"params":'
+    return head.encode() + (parameters or HELLO) + b"}"
