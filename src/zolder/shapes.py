@@ -29,8 +29,6 @@ def encode(value: Any) -> Json:  # noqa: ANN401 - any value of the model is mean
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {str(name): encode(item) for name, item in value.items()}
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, bool | int):
@@ -57,8 +55,6 @@ def decoder(kind: Any) -> Decoder:  # noqa: ANN401 - a type expression
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple and arguments[1:] == (...,):
         return _sequence(decoder(arguments[0]))
-    if origin is Mapping and arguments[0] is str:
-        return _mapping(decoder(arguments[1]))
     if origin in {Union, types.UnionType} and type(None) in arguments:
         (inner,) = (argument for argument in arguments if argument is not type(None))
         return _optional(decoder(inner))
@@ -114,19 +110,7 @@ def _null(value: Json) -> None:
         raise InvalidRequest(message)
 
 
-def _integer_or_text(value: Json) -> int | str:
-    checked: int | str = _text(value) if isinstance(value, str) else _integer(value)
-    return checked
-
-
-_SCALARS: dict[Any, Decoder] = {
-    int: _integer,
-    bool: _boolean,
-    str: _text,
-    type(None): _null,
-    None: _null,
-    int | str: _integer_or_text,
-}
+_SCALARS: dict[Any, Decoder] = {int: _integer, bool: _boolean, str: _text, type(None): _null, None: _null}
 
 
 def _optional(inner: Decoder) -> Decoder:
@@ -139,16 +123,6 @@ def _sequence(inner: Decoder) -> Decoder:
             message = f"a list is needed, not {type(value).__name__}"
             raise InvalidRequest(message)
         return tuple(inner(item) for item in value)
-
-    return convert
-
-
-def _mapping(inner: Decoder) -> Decoder:
-    def convert(value: Json) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            message = f"an object is needed, not {type(value).__name__}"
-            raise InvalidRequest(message)
-        return {_text(name): inner(item) for name, item in value.items()}
 
     return convert
 

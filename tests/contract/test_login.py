@@ -52,6 +52,29 @@ def test_the_right_key_is_welcome(target: SshTarget) -> None:
     channel.close()
 
 
+def test_a_jump_host(target: SshTarget, tmp_path: Path) -> None:
+    """An ssh_config of the back end's own leads over a bastion, whose host key is checked as strictly."""
+    with running_sshd(tmp_path, command=("false",), working_folder=Path("/")) as bastion:
+        keys = tmp_path / "authorized_keys"
+        keys.write_text((tmp_path / "user_key.pub").read_text())
+        config = tmp_path / "ssh_config"
+        known = bastion.known_hosts[0]
+        text = (
+            f"Host bastion\n HostName 127.0.0.1\n Port {bastion.port}\n User {bastion.login}\n"
+            f" IdentityFile {bastion.private_key}\n StrictHostKeyChecking yes\n UserKnownHostsFile {known}\n"
+            " BatchMode yes\nHost 127.0.0.1\n ProxyJump bastion\n"
+        )
+        config.write_text(text)
+        over = dataclasses.replace(target, config=str(config))
+        channel = Channel.open(over, Deadline.after(30))
+        assert channel.welcome.identity == "test"
+        channel.close()
+        assert "Accepted publickey" in (log := (tmp_path / "sshd.log").read_text())
+        assert log.count("Accepted publickey") == 1
+        config.write_text(text.replace(known, "/dev/null"))
+        assert "host key" in refusal(over)
+
+
 def test_an_unknown_host_key(target: SshTarget, tmp_path: Path) -> None:
     """Nothing is trusted on first use."""
     known_hosts = tmp_path / "known_hosts"

@@ -7,6 +7,8 @@ them a border that holds each argument to the independent predicates and to the 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Container
 from typing import Any, Final, get_type_hints
 
 from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
@@ -17,11 +19,11 @@ from zolder.errors import ProtocolError
 from zolder.fake import FakeStorage
 from zolder.names import Identity
 from zolder.san.agent import Agent
-from zolder.san.audit import format_line
+from zolder.san.audit import Record, format_line
 from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import GIB, Policy
-from zolder.san.serve import serve
+from zolder.san.serve import Service, serve
 from zolder.wire import Failure, Request, decode_reply
 
 ID: Final = "3f0c1b6e-5a52-4c1e-9a0b-0123456789ab"
@@ -92,18 +94,34 @@ def check_channel(data: bytes) -> None:
     The first byte is the role. A line ``METHOD PARAMETERS`` stands for a request, any other for itself.
     """
     policy = READER if data[:1] == b"r" else WRITER
-    lines = [_expanded(number, line) for number, line in enumerate(data[1:].split(b"\n"))]
     border = Border(policy)
+    agent = Agent(
+        lambda: policy, storage_for=lambda _, operation: border(operation), zfs_version=lambda: "fake"
+    )
+    converse(agent, spelled(data[1:], METHODS, HELLO), record=border.record)
+
+
+def spelled(data: bytes, methods: Container[str], hello: bytes) -> list[bytes]:
+    """Return the lines of a channel: each ``METHOD PARAMETERS`` as the request that it stands for.
+
+    :param hello: the parameters of a ``hello`` that has none.
+    """
+    return [_spelled(number, line, methods, hello) for number, line in enumerate(data.split(b"\n"))]
+
+
+def converse(service: Service, lines: list[bytes], *, record: Record) -> None:
+    """Serve a client that sends these lines at once, and hold what it is answered to the protocol."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # a channel's own process may end with some blocked
     incoming, outgoing = os.memfd_create("incoming"), os.memfd_create("outgoing")
     try:
         os.write(incoming, b"\n".join(lines))
         os.lseek(incoming, 0, os.SEEK_SET)
-        agent = Agent(policy, storage_for=border, zfs_version=lambda: "fake")
-        serve(Channel(incoming, outgoing), agent, record=border.record)
+        serve(Channel(incoming, outgoing), service, record=record)
         os.lseek(outgoing, 0, os.SEEK_SET)
         with os.fdopen(os.dup(outgoing), "rb") as stream:
             replies = [decode_reply(line) for line in stream]
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(incoming)
         os.close(outgoing)
     assert len(replies) <= len(lines)
@@ -112,10 +130,10 @@ def check_channel(data: bytes) -> None:
         assert not isinstance(reply, Failure) or not isinstance(reply.error, ProtocolError)
 
 
-def _expanded(number: int, line: bytes) -> bytes:
+def _spelled(number: int, line: bytes, methods: Container[str], hello: bytes) -> bytes:
     method, _, parameters = line.partition(b" ")
     name = method.decode("ascii", "replace")
-    if name not in METHODS and name != "hello":
+    if name not in methods and name != "hello":
         return line
     head = f'{{"id":{number},"operation":"{ID}","method":"{name}","deadline_ms":1000,"params":'
-    return head.encode() + (parameters or HELLO) + b"}"
+    return head.encode() + (parameters or hello) + b"}"

@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.fuzz.checked_names import check_name
 from tests.fuzz.frames import check_reply, check_request, check_stream
+from tests.fuzz.helping import check_helper
 from tests.fuzz.policies import check_policy
 from tests.fuzz.requests import check_channel
 from tests.fuzz.sentences import check_sentence
@@ -21,6 +22,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "reply": check_reply,
     "stream": check_stream,
     "channel": check_channel,
+    "helper": check_helper,
     "name": check_name,
     "policy": check_policy,
     "sentence": check_sentence,

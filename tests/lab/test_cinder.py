@@ -106,6 +106,27 @@ def test_a_zpool_that_is_away(lab: Lab, volumes: Volumes) -> None:
     volumes.delete(volume)
 
 
+# Nobody new gets in, the agents' connections end, and this test's own stays.
+SHUT = """set -e
+nft add table inet away
+nft add chain inet away input '{ type filter hook input priority 0; }'
+nft add rule inet away input tcp dport 22 ct state new drop
+pkill -u zolder
+"""
+
+
+def test_a_san_that_is_away(lab: Lab, cinder: Cinder, volumes: Volumes) -> None:
+    """The log says in one sentence what is wrong, the back end is down, and it comes back by itself."""
+    lab.san.succeed(SHUT)
+    try:
+        wait_until(lambda: backend_state(volumes) == "down", 90, "the back end to be reported as down")
+    finally:
+        lab.san.succeed("nft delete table inet away")
+    wait_until(lambda: backend_state(volumes) == "up", 90, "the back end to be reported as up again")
+    assert "zolder@127.0.0.1 port" in cinder.log.read_text()
+    volumes.delete(volumes.create(1))
+
+
 def test_who_is_attached_comes_back_with_cinder(lab: Lab, cinder: Cinder, volumes: Volumes) -> None:
     """A SAN that lost its targets has them again after cinder-volume's start, for the same initiators."""
     volume = volumes.create(1)

@@ -24,7 +24,6 @@ SetUp = Callable[..., ZolderDriver]
 AGENT = "/usr/local/bin/zolder-san"
 WIRE = "/usr/local/lib/zolder/zolder/wire.py"
 # Of nobody's but this test's machines.
-PASSWORD = "a-lab-password"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,20 +169,3 @@ def test_a_san_without_zfs(lab: Lab, set_up: SetUp) -> None:
     )
     with changed(lab.san, do, f"rm -f {blocked}; modprobe zfs; zpool import -a"):
         assert "load it with 'modprobe zfs' and see dmesg" in refusal(set_up)
-
-
-def test_a_password(lab: Lab, set_up: SetUp) -> None:
-    """A password opens the SAN as a key does, and a wrong one is told without being shown."""
-    do = (
-        "useradd -o -u 0 -g 0 -d /root -M -s /bin/sh zolderpw;"
-        f"echo zolderpw:{PASSWORD} | chpasswd;"
-        "printf 'Match User zolderpw\\nPasswordAuthentication yes\\nPermitRootLogin yes\\n"
-        f"ForceCommand {AGENT} serve --identity lab\\n' > /etc/ssh/sshd_config.d/password.conf;"
-        "systemctl reload ssh"
-    )
-    undo = "rm /etc/ssh/sshd_config.d/password.conf; systemctl reload ssh; userdel -f zolderpw"
-    with changed(lab.san, do, undo):
-        set_up(san_login="zolderpw", san_private_key=None, san_password=PASSWORD)
-        sentence = refusal(set_up, san_login="zolderpw", san_private_key=None, san_password="wrong-one")
-    assert "refused the login: check the user's name, and that the password is that user's" in sentence
-    assert "wrong-one" not in sentence

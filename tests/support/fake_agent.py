@@ -27,7 +27,7 @@ def main() -> int:
     storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
-    agent = Agent(policy, storage_for=lambda _: storage, zfs_version=lambda: "fake")
+    agent = Agent(lambda: policy, storage_for=lambda _, __: storage, zfs_version=lambda: "fake")
     serve(channel, agent, record=nobody)
     return 0
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from zolder import __version__
 from zolder.errors import BackendError
 from zolder.names import DatasetName
+from zolder.san import confinement
 from zolder.san.check.finding import Finding, Level
 from zolder.san.check.machine import Machine
 from zolder.san.delegation import PERMISSIONS
@@ -67,7 +68,7 @@ PROPERTIES = {
     "keystatus": "-",
 }
 # Of the programs, the words by which a test names them.
-SSHD = "sshd -T -C user=zolder,host=h,addr=127.0.0.1"
+SSHD = f"sshd -T -C {confinement.question('zolder', '127.0.0.1')}"
 LVMCONFIG = "lvmconfig --typeconfig full devices/global_filter devices/use_devicesfile devices/devicesfile"
 MULTIPATH = "multipath -t"
 HEALTH = "zpool status -x data"
@@ -89,6 +90,11 @@ NOT_INSTALLED = None
 def recorded(name: str) -> str:
     """Return what a program was seen to print."""
     return (RECORDED / name).read_text()
+
+
+def sshd_answers(name: str, answer: str) -> dict[str, str]:
+    """Return what sshd says of a user, whose settings are the same wherever it comes from."""
+    return {f"sshd -T -C {confinement.question(name, address)}": answer for address in confinement.ADDRESSES}
 
 
 def unit(active: str = "active", enabled: str = "enabled", started: str = "") -> str:
@@ -116,7 +122,7 @@ class CheckedSan:
         self.root = root / "san"
         self.asked: list[str] = []
         self.answers: dict[str, str | tuple[int, str, str] | BackendError | None] = {}
-        self.code = root / "code"
+        self.code = self.root / "opt/zolder/lib/zolder"
         self.machine = self.anew()
         self._write_accounts()
         self._write_system()
@@ -205,13 +211,13 @@ class CheckedSan:
         os.mknod(self.root / "run/zolder-helper.socket", stat.S_IFSOCK | 0o660)
         (self.root / "run/zolder-helper.socket").chmod(0o660)
         code = self.code / "module.py"
-        code.parent.mkdir()
+        code.parent.mkdir(parents=True)
         code.write_text("")
         os.utime(code, (1000, 1000))
 
     def _answer(self) -> None:
         self.answers |= {
-            SSHD: recorded("openssh-9.2/sshd-T-zolder.txt"),
+            **sshd_answers("zolder", recorded("openssh-9.2/sshd-T-zolder.txt")),
             LVMCONFIG: NOT_INSTALLED,
             MULTIPATH: recorded("multipath-tools-0.9.4/multipath-t.txt"),
             ADDRESSES: recorded("iproute2-6.1/ip-j-addr.txt"),

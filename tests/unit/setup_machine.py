@@ -46,6 +46,8 @@ class Machine:
     active: set[str] = field(default_factory=set)
     failing: set[str] = field(default_factory=set)
     ran: list[str] = field(default_factory=list)
+    code: tuple[str, ...] = ()
+    patience_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         """Make what every machine has."""
@@ -59,14 +61,14 @@ class Machine:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
         (self.root / "etc/ssh/sshd_config").write_text(
             f"Include {self.root}/etc/ssh/sshd_config.d/*.conf\nHostKey {key}\nUsePAM no\n"
-            "X11Forwarding yes\nSubsystem sftp internal-sftp\n"
+            "X11Forwarding yes\nAcceptEnv LC_*\nSubsystem sftp internal-sftp\n"
         )
         (self.root / "proc").symlink_to("/proc")
 
     @property
     def host(self) -> Host:
         """The machine as the commands see it."""
-        return Host(self.root, self.run, patience_seconds=5.0)
+        return Host(self.root, self.run, code=self.code, patience_seconds=self.patience_seconds)
 
     def text(self, name: str) -> str:
         """Return a file's text."""

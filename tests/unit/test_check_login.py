@@ -1,24 +1,35 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.checked_san import KEY, LINE, OTHER_KEY, POLICY, RUN_IT, SSHD, CheckedSan, recorded
+from tests.unit.checked_san import (
+    KEY,
+    LINE,
+    OTHER_KEY,
+    POLICY,
+    RUN_IT,
+    CheckedSan,
+    recorded,
+    sshd_answers,
+)
 from zolder.names import Identity
 from zolder.san.check.accounts import check_account, check_folders
 from zolder.san.check.finding import Finding, NotChecked
-from zolder.san.check.keys import check_keys, parse_command, parse_line
+from zolder.san.check.keys import check_keys
 from zolder.san.check.policies import check_policy
+from zolder.san.check.program import check_command
 from zolder.san.check.sshd import check_sshd
-from zolder.san.check.system import check_command
+from zolder.san.confinement import ADDRESSES, question
+from zolder.san.keylines import parse_command, parse_line, unclear_lines
 from zolder.san.setup.texts import sshd_config
 
 KEYS = "/etc/zolder/authorized_keys"
-NIGHT = "sshd -T -C user=zolder-night,host=h,addr=127.0.0.1"
 
 
 @pytest.fixture
@@ -187,6 +198,42 @@ def test_parsing() -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        LINE,
+        LINE.replace("--identity cinder", "--identity=cinder"),
+        LINE.replace("command=", "Command="),
+        LINE.replace('identity cinder"', 'identity cinder "'),
+        LINE.replace("restrict,", "").replace(" ssh-ed25519 ", "\tssh-ed25519\t"),
+        f"  {LINE.replace(' --identity', '  --identity')}",
+    ],
+)
+def test_spellings(line: str) -> None:
+    """What sshd and the agent take for an identity's line is read as that identity's."""
+    key = parse_line(1, line.rstrip("\n"))
+    assert key is not None
+    assert key.forced == ("/usr/local/bin/zolder-san", "cinder")
+    assert unclear_lines(line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE.replace("--identity", "--ident"),
+        LINE.replace('cinder"', "'cinder'\""),
+        LINE.replace('cinder"', 'cinder; true"'),
+        LINE.replace("restrict", 'command="true"'),
+        LINE.replace('cinder"', 'cinder\\\\" x"'),
+        KEY,
+        "junk",
+    ],
+)
+def test_unclear(line: str) -> None:
+    """A line that may let somebody in, and does not say as whom in a known form, is listed as such."""
+    assert unclear_lines(f"# one\n\n{line}\n{LINE}") == [3]
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         (
@@ -226,7 +273,7 @@ def test_parsing() -> None:
 def test_sshd(san: CheckedSan, old: str, new: str, said: list[str]) -> None:
     """Each setting of sshd that opens more than the agent, or closes it, is found by itself."""
     assert old in recorded("openssh-9.2/sshd-T-zolder.txt")
-    san.answers[SSHD] = recorded("openssh-9.2/sshd-T-zolder.txt").replace(old, new)
+    san.answers |= sshd_answers("zolder", recorded("openssh-9.2/sshd-T-zolder.txt").replace(old, new))
     found = told(list(check_sshd(san.machine)))
     assert len(found) == len(said), found
     assert found[0].startswith(said[0])
@@ -236,7 +283,7 @@ def with_password(san: CheckedSan, answer: str) -> list[str]:
     """Return what is told of a SAN where the identity night logs in by password."""
     line = next(line for line in (san.root / "etc/passwd").read_text().splitlines() if "zolder" in line)
     san.write("/etc/passwd", f"{line}\n{line.replace('zolder:x', 'zolder-night:x')}\n")
-    san.answers[NIGHT] = answer
+    san.answers |= sshd_answers("zolder-night", answer)
     return told(list(check_sshd(san.anew())))
 
 
@@ -244,7 +291,8 @@ def test_a_password_login(san: CheckedSan) -> None:
     """A login by password is held to its one forced command, and to an identity that the policy knows."""
     right = recorded("openssh-9.2/sshd-T-zolder-night.txt")
     assert with_password(san, right)[0].startswith("warning: logs in by password for an identity that")
-    san.write("/etc/zolder/san.toml", POLICY + POLICY.replace("cinder", "night").replace("volumes", "night"))
+    night = POLICY.replace("cinder", "night").replace("volumes", "night").replace("openstack", "night")
+    san.write("/etc/zolder/san.toml", POLICY + night)
     assert with_password(san, right) == [
         "note: drops some logins beyond 10 at once; the policy lets 16 channels open"
     ]
@@ -253,8 +301,20 @@ def test_a_password_login(san: CheckedSan) -> None:
         ("forcecommand /usr", "forcecommand sh /usr"),
         ("authorizedkeysfile none", "authorizedkeysfile .ssh/authorized_keys"),
         ("allowtcpforwarding no", "allowtcpforwarding yes"),
+        ("authenticationmethods password", "authenticationmethods any"),
+        ("pubkeyauthentication no", "pubkeyauthentication yes"),
     ):
         assert with_password(san, right.replace(old, new))[0].startswith("failure: ")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_that_is_treated_otherwise(san: CheckedSan, address: str) -> None:
+    """A Match that holds for some addresses only is found, and the remedy's command names one of them."""
+    said = recorded("openssh-9.2/sshd-T-zolder.txt").replace("permittty no", "permittty yes")
+    san.answers[f"sshd -T -C {question('zolder', address)}"] = said
+    found = next(check_sshd(san.machine))
+    assert (found.level, found.message.partition(":")[0]) == ("failure", "permittty is yes, not no")
+    assert f"addr={address}" in found.remedy
 
 
 def test_what_install_writes_is_what_is_wanted(san: CheckedSan, tmp_path: Path) -> None:
@@ -266,10 +326,11 @@ def test_what_install_writes_is_what_is_wanted(san: CheckedSan, tmp_path: Path) 
     line = next(line for line in (san.root / "etc/passwd").read_text().splitlines() if "zolder" in line)
     san.write("/etc/passwd", f"{line}\n{line.replace('zolder:x', 'zolder-cinder:x')}\n")
     for name in ("zolder", "zolder-cinder"):
-        words = ["-C", f"user={name},host=h,addr=127.0.0.1"]
-        argv = ["/usr/sbin/sshd", "-T", "-f", str(tmp_path / "sshd_config"), *words]
-        done = subprocess.run(argv, check=True, capture_output=True, text=True)
-        san.answers[" ".join(["sshd", "-T", *words])] = done.stdout
+        for address in ADDRESSES:
+            words = ["-C", question(name, address)]
+            argv = ["/usr/sbin/sshd", "-T", "-f", str(tmp_path / "sshd_config"), *words]
+            done = subprocess.run(argv, check=True, capture_output=True, text=True)
+            san.answers[" ".join(["sshd", "-T", *words])] = done.stdout
     assert told(list(check_sshd(san.machine))) == []
 
 
@@ -294,6 +355,29 @@ def _traceback(san: CheckedSan) -> None:
     san.answers[RUN_IT] = (1, "", "ModuleNotFoundError: No module named 'zolder'\n")
 
 
+def _not_roots_interpreter(san: CheckedSan) -> None:
+    os.chown(san.root / "opt/zolder/bin/python", 4711, 4711)
+
+
+def _open_folder(san: CheckedSan) -> None:
+    san.folder("/opt/zolder", 0o777)
+
+
+def _open_to_a_group(san: CheckedSan) -> None:
+    os.chown(san.folder("/opt/zolder/lib", 0o775), os.getuid(), 4711)
+
+
+def _open_code(san: CheckedSan) -> None:
+    (san.code / "module.py").chmod(0o666)
+
+
+def _agents_own(san: CheckedSan) -> None:
+    san.folder("/var/lib/zolder", 0o755)
+    san.write("/var/lib/zolder/zolder-san", "", 0o755)
+    san.remove("/opt/zolder/bin/zolder-san")
+    (san.root / "opt/zolder/bin/zolder-san").symlink_to("/var/lib/zolder/zolder-san")
+
+
 def _older(san: CheckedSan) -> None:
     san.answers[RUN_IT] = "zolder-san 0.0.1\n"
 
@@ -309,13 +393,18 @@ def _not_root(san: CheckedSan) -> None:
         (_close_file, "/opt/zolder/bin/zolder-san has mode 0644"),
         (_lose_interpreter, "its interpreter: /opt/zolder/bin/python is not there"),
         (_circle, "is a circle of links"),
+        (_not_roots_interpreter, "root runs it, and /opt/zolder/bin/python belongs to uid 4711, not"),
+        (_open_folder, "root runs it, and /opt/zolder can be written by others (mode 0777)"),
+        (_open_to_a_group, "root runs it, and /opt/zolder/lib can be written by others (mode 0775)"),
+        (_open_code, "module.py can be written by others (mode 0666)"),
+        (_agents_own, "root runs it, and /var/lib/zolder lies in a folder of the agent's"),
         (_traceback, "failure: cannot be run by the agent's user: ModuleNotFoundError"),
         (_older, "warning: is zolder-san 0.0.1, and this is"),
         (_not_root, "unknown: whether the agent's user can run it is only seen as root"),
     ],
 )
 def test_command(san: CheckedSan, change: Callable[[CheckedSan], None], said: str) -> None:
-    """A program that the agent's user cannot start is a failure that says where its path ends."""
+    """A program that the agent's user cannot start, or can change, is a failure that says at which place."""
     change(san)
     (found,) = told(list(check_command(san.machine)))
     assert said in found

@@ -24,7 +24,7 @@ def operation(seconds: float = 5, *, peer: bool = True, notices: list[str] | Non
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """Of many threads that want one name, one at a time has it."""
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path / "locks")
     inside = 0
     most = 0
 
@@ -46,14 +46,14 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
 def test_other_names_do_not_wait(tmp_path: Path) -> None:
     """Different names are held side by side."""
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path / "locks")
     with locks.hold(operation(), "a"), locks.hold(operation(0.05), "b"):
         pass
 
 
 def test_busy_at_the_deadline(tmp_path: Path) -> None:
     """Who waits until the deadline in vain is told so, once before and then as an error."""
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path / "locks")
     notices: list[str] = []
     with (
         locks.hold(operation(), "a"),
@@ -66,7 +66,7 @@ def test_busy_at_the_deadline(tmp_path: Path) -> None:
 
 def test_orphan_does_not_act(tmp_path: Path) -> None:
     """An operation whose client is gone when it gets its lock does not begin."""
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path / "locks")
     with pytest.raises(ConnectionLost), locks.hold(operation(peer=False), "a"):
         raise AssertionError
     with locks.hold(operation(0.5), "a"):
@@ -82,11 +82,11 @@ def test_lock_dies_with_its_process(tmp_path: Path) -> None:
         "    print('held', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(tmp_path / "locks")], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        locks = Locks(tmp_path)
+        locks = Locks(tmp_path / "locks")
         with pytest.raises((Busy, DeadlineExceeded)), locks.hold(operation(0.1), "a"):
             raise AssertionError
         holder.kill()

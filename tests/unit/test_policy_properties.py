@@ -18,7 +18,9 @@ from zolder.san.policy import Policy, PolicyError, load_policy
 parts = st.sampled_from(("a", "b", "a2", "a.b"))
 datasets = st.lists(parts, min_size=1, max_size=3).map("/".join)
 portals = st.sampled_from(("192.0.2.1:3260", "192.0.2.2:3260", "[2001:db8::1]:3260"))
-prefixes = st.sampled_from(("iqn.2010-10.org.openstack:", "iqn.2026-01.org.example:san-"))
+prefixes = st.sampled_from(
+    ("iqn.2010-10.org.openstack:", "iqn.2026-01.org.example:san-", "iqn.2026-01.org.example:san-b-")
+)
 identities = st.from_regex(Identity.pattern, fullmatch=True).filter(lambda text: len(text) <= 32)
 # Keys that an identity might be given by mistake; TOML's bare keys.
 KEYS = {
@@ -115,13 +117,26 @@ def overlap(found: Mapping[str, Mapping[str, Any]]) -> bool:
     )
 
 
+def meet(found: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether two identities that share no parent could make a target of one name."""
+    return any(
+        one != other
+        and not {*found[one].get("shared_parents", ())} & {*found[other].get("shared_parents", ())}
+        and longer.startswith(shorter)
+        for one in found
+        for other in found
+        for longer in found[one].get("target_prefixes", ())
+        for shorter in found[other].get("target_prefixes", ())
+    )
+
+
 @given(found=policies, comment=comments)
 def test_round_trip(found: dict[str, dict[str, Any]], comment: str) -> None:
-    """Each table comes back as it was written, but where two overlap, which is refused whoever asks."""
+    """Each table comes back as it was written, but where two meet, which is refused whoever asks."""
     text = text_of(found, comment)
     for name, table in found.items():
-        if overlap(found):
-            with pytest.raises(PolicyError, match="part them, or list both under shared_parents"):
+        if overlap(found) or meet(found):
+            with pytest.raises(PolicyError, match=r"part them, or list both under|give each its own"):
                 load(name, text)
         else:
             assert load(name, text) == policy_of(name, table)

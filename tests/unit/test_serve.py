@@ -82,12 +82,12 @@ def serving(
 ) -> Iterator[Client]:
     """Serve a storage (or a function from an operation to one) on two pipes, in a thread."""
     storage = storage or FakeStorage((PARENT,))
-    storage_for = storage if callable(storage) else lambda _: storage
+    storage_for = (lambda _, operation: storage(operation)) if callable(storage) else lambda _, __: storage
     to_agent, from_agent = os.pipe(), os.pipe()
 
     def run() -> None:
         try:
-            agent = Agent(POLICY, storage_for=storage_for, zfs_version=zfs_version)
+            agent = Agent(lambda: POLICY, storage_for=storage_for, zfs_version=zfs_version)
             serve(Channel(to_agent[0], from_agent[1]), agent, record=record)
         finally:
             os.close(from_agent[1])
@@ -258,7 +258,9 @@ def test_operation_sees_the_line_drop() -> None:
     to_agent, from_agent = os.pipe(), os.pipe()
     channel = Channel(to_agent[0], from_agent[1])
 
-    agent = Agent(POLICY, storage_for=Slow, zfs_version=lambda: "fake")
+    agent = Agent(
+        lambda: POLICY, storage_for=lambda _, operation: Slow(operation), zfs_version=lambda: "fake"
+    )
 
     def run() -> None:
         with pytest.raises(BrokenPipeError):

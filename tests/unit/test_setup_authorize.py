@@ -14,6 +14,7 @@ from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.portals import own_portals, parse_portal
 
 Capture = pytest.CaptureFixture[str]
+OWN = ("--target-prefix", "iqn.2010-10.org.new:")
 
 
 @pytest.fixture
@@ -111,12 +112,12 @@ def test_second_key(machine: Machine, key: str, tmp_path: Path) -> None:
         (["cinder", "--portal", "192.0.2.7"], "[identity.cinder] has other portals: edit it"),
         (["cinder", "--target-prefix", "iqn.2010-10.org.x:"], "has other target_prefixes"),
         (["cinder", "--from", "192.0.2.7"], "line 2: this key may come from elsewhere"),
-        (["other", "--parent", "data/other"], "line 2: this key is identity cinder's already"),
+        (["other", "--parent", "data/other", *OWN], "line 2: this key is identity cinder's already"),
         (["new"], "there is no identity new yet: say where its volumes may live with --parent"),
-        (["new", "--parent", "data/volumes"], "part them, or list both under shared_parents"),
-        (["new", "--parent", "data/volumes/below"], "part them, or list both under shared_parents"),
-        (["new", "--parent", "data/none"], "'zfs create -p -o mountpoint=none -o volmode=dev"),
-        (["new", "--parent", "data/z"], "data/z is a volume, and a parent must be a filesystem"),
+        (["new", "--parent", "data/volumes", *OWN], "part them, or list both under shared_parents"),
+        (["new", "--parent", "data/volumes/below", *OWN], "part them, or list both under shared_parents"),
+        (["new", "--parent", "data/none", *OWN], "'zfs create -p -o mountpoint=none -o volmode=dev"),
+        (["new", "--parent", "data/z", *OWN], "data/z is a volume, and a parent must be a filesystem"),
     ],
 )
 def test_refused(
@@ -180,7 +181,7 @@ def test_password(machine: Machine, capsys: Capture) -> None:
     assert "zolder-cinder:!:" in machine.text("etc/shadow")
     order = [line.split()[0] for line in machine.ran if "ssh.service" in line or "useradd" in line]
     assert order == ["systemctl", "useradd"]
-    block = machine.text("etc/ssh/sshd_config.d/50-zolder.conf").partition("Match User zolder-cinder\n")[2]
+    block = machine.text("etc/ssh/sshd_config.d/00-zolder.conf").partition("Match User zolder-cinder\n")[2]
     assert block.startswith("    ForceCommand /usr/local/bin/zolder-san serve --identity cinder\n")
     assert machine.zolder_san("install") == 0
     assert "Nothing to change." in capsys.readouterr().out

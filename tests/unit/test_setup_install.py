@@ -52,7 +52,7 @@ def test_all_is_made(machine: Machine) -> None:
         ("etc/zolder", 0o40755, 0),
         ("etc/zolder/san.toml", 0o100644, 0),
         ("etc/zolder/authorized_keys", 0o100644, 0),
-        ("etc/ssh/sshd_config.d/50-zolder.conf", 0o100644, 0),
+        ("etc/ssh/sshd_config.d/00-zolder.conf", 0o100644, 0),
         ("etc/systemd/system/zolder-helper.service", 0o100644, 0),
         ("var/lib/zolder", 0o40700, user.uid),
         ("run/zolder", 0o40700, user.uid),
@@ -90,7 +90,7 @@ def test_dry_run(machine: Machine, capsys: Capture) -> None:
     assert (machine.snapshot(), machine.ran) == (before, [])
     assert machine.zolder_san("install") == 0
     assert capsys.readouterr().out == said
-    assert "+++ /etc/ssh/sshd_config.d/50-zolder.conf\n" in said
+    assert "+++ /etc/ssh/sshd_config.d/00-zolder.conf\n" in said
     assert "useradd --system --gid zolder" in said
 
 

@@ -142,9 +142,10 @@ def test_lines_are_read_as_they_are_written() -> None:
         (f"{ONE.kind} {ONE.blob}", None),
         (f"{ONE.kind}\t{ONE.blob}\tcomment", None),
         (f'no-pty,environment="A=\\"b c\\"" {ONE.kind} {ONE.blob} x', None),
-        (f'command="/x serve --identity a",restrict  {ONE.kind} {ONE.blob}', "a"),
-        (f'command="/x serve --identity a; sh" {ONE.kind} {ONE.blob}', None),
-        (f'environment="X=command=/x serve --identity a" {ONE.kind} {ONE.blob}', None),
+        (f'command="/x/zolder-san serve --identity a",restrict  {ONE.kind} {ONE.blob}', "a"),
+        (f'Command="/x/zolder-san serve --identity=a " {ONE.kind} {ONE.blob}', "a"),
+        (f'command="/x/zolder-san serve --identity a; sh" {ONE.kind} {ONE.blob}', None),
+        (f'environment="X=command=/x/zolder-san serve --identity a" {ONE.kind} {ONE.blob}', None),
     ],
 )
 def test_other_lines(line: str, identity: str | None) -> None:
@@ -162,7 +163,7 @@ def test_no_lines(line: str) -> None:
 
 def test_without() -> None:
     """Lines go whole, and all others stay as they were."""
-    first, second = (key_line("/x", Identity(name), ONE, ()) for name in ("a", "b"))
+    first, second = (key_line("/x/zolder-san", Identity(name), ONE, ()) for name in ("a", "b"))
     text = f"# one\r\n{first}\n  junk\n{second}# end"
     assert without(text, lambda entry: entry.identity == "b") == f"# one\r\n{first}\n  junk\n# end"
     assert without(text, lambda _: False) == text

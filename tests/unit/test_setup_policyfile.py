@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +38,9 @@ def test_wrong(text: str) -> None:
 
 def test_overlap() -> None:
     """Two identities with one parent are refused, as by the agent itself."""
+    other = replace(policy("b"), target_prefixes=(TargetPrefix("iqn.2010-10.org.other:"),))
     with pytest.raises(PolicyError, match="part them"):
-        parse(with_table(with_table("", policy("a")), policy("b")))
+        parse(with_table(with_table("", policy("a")), other))
 
 
 @given(

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.setup_machine import Machine, make_key
 from zolder.names import Identity
-from zolder.san.setup.channels import EndChannels, count_channels, processes
+from zolder.san.setup.channels import EndChannels, count_channels, processes, tell
 from zolder.san.setup.host import SetupError
 
 Capture = pytest.CaptureFixture[str]
@@ -221,7 +221,7 @@ def test_password_login(machine: Machine) -> None:
     ]
     assert machine.host.find_account("zolder-cinder") is None
     assert machine.host.find_account() is not None
-    assert "zolder-cinder" not in machine.text("etc/ssh/sshd_config.d/50-zolder.conf")
+    assert "zolder-cinder" not in machine.text("etc/ssh/sshd_config.d/00-zolder.conf")
 
 
 def test_channels(machine: Machine, running: Processes, capsys: Capture) -> None:
@@ -252,6 +252,87 @@ def test_still_finishing(machine: Machine, running: Processes) -> None:
     assert agent.poll() is None
     end(agent)
     assert step.needed() is None
+
+
+def test_what_hangs_keeps_nothing(machine: Machine, running: Processes, capsys: Capture) -> None:
+    """With a channel that does not end all else is taken away; it is reported last, with what to do."""
+    assert machine.zolder_san("authorize", "cinder", "--password") == 0
+    agent = running.agent("cinder", BUSY)
+    machine.patience_seconds, machine.ran = 0.2, []
+    capsys.readouterr()
+    assert machine.zolder_san("revoke", "cinder") == 1
+    said = capsys.readouterr().err
+    assert said.count("1 channels of cinder are still finishing what they began, or hang") == 1
+    assert f"'ps -fp {agent.pid}', end one that hangs with 'kill -KILL NUMBER'" in said
+    assert "Volumes, snapshots and exports stay as they are." in said
+    assert machine.allowed["data/volumes"] == []
+    assert "iqn.2010-10.org.cinder:" not in machine.text("etc/zolder/san.toml")
+    assert "data/volumes" not in machine.text("etc/udev/rules.d/10-zolder.rules")
+    assert machine.ran[-1] == "systemctl try-restart zolder-helper.service"
+    assert agent.poll() is None
+
+
+def test_a_fault_of_sshd_s_keeps_nobody_in(machine: Machine, running: Processes, capsys: Capture) -> None:
+    """Where sshd's files have a fault, all but the block of a login that is gone is taken away."""
+    assert machine.zolder_san("authorize", "cinder", "--password") == 0
+    agent = running.agent("cinder")
+    main = machine.root / "etc/ssh/sshd_config"
+    main.write_text(main.read_text() + "Nonsense yes\n")
+    assert machine.zolder_san("revoke", "cinder") == 1
+    assert "Nonsense" in capsys.readouterr().err
+    assert agent.wait(5) == -signal.SIGTERM
+    assert machine.host.find_account("zolder-cinder") is None
+    assert machine.allowed["data/volumes"] == []
+
+
+def test_the_helper_is_restarted_last(machine: Machine) -> None:
+    """No connection of the helper's keeps the old policy: it is restarted behind all else, and only once."""
+    assert machine.zolder_san("revoke", "cinder") == 0
+    assert machine.ran[-1] == "systemctl try-restart zolder-helper.service"
+    machine.ran = []
+    assert machine.zolder_san("revoke", "cinder") == 0
+    assert machine.ran == []
+
+
+def test_a_number_of_another_process(machine: Machine, running: Processes) -> None:
+    """A process that is not the one that was looked at, though it has its number, is told nothing."""
+    agent = running.agent("other")
+    seen = processes(machine.host)[agent.pid]
+    argv = (*seen.argv[:-1], "cinder")
+    assert tell(machine.host, [replace(seen, argv=argv), replace(seen, pid=os.getpid())]) == set()
+    assert agent.poll() is None
+    assert tell(machine.host, [seen]) == {agent.pid}
+    assert agent.wait(5) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--identity cinder", "--identity=cinder"),
+        ("command=", "Command="),
+        ('identity cinder"', 'identity cinder "'),
+    ],
+)
+def test_other_spellings(machine: Machine, old: str, new: str) -> None:
+    """A line that sshd and the agent take for the identity's goes, however it is written."""
+    path = machine.root / "etc/zolder/authorized_keys"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert machine.zolder_san("revoke", "cinder") == 0
+    assert (machine.root.parent / "cinder.pub").read_text().split()[1] not in path.read_text()
+
+
+def test_unclear_lines(machine: Machine, capsys: Capture) -> None:
+    """A line whose command is not understood stays, and both revoke and list say so."""
+    path = machine.root / "etc/zolder/authorized_keys"
+    path.write_text(path.read_text().replace("--identity cinder", "--ident cinder"))
+    warning = "/etc/zolder/authorized_keys, line 2: what it runs is not understood, so it stays"
+    capsys.readouterr()
+    for arguments in (["list"], ["list", "--json"], ["revoke", "cinder"]):
+        assert machine.zolder_san(*arguments) == 0
+        said = capsys.readouterr()
+        assert warning in (said.out if arguments[0] == "revoke" else said.err)
+    assert "--ident cinder" in path.read_text()
 
 
 def test_nobody_else_s_processes(machine: Machine) -> None:

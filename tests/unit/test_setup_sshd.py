@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.unit.setup_machine import Machine
 from zolder.names import DatasetName, Identity
+from zolder.san.confinement import question
 from zolder.san.setup import units
-from zolder.san.setup.texts import early_rules, sshd_config
+from zolder.san.setup.texts import SSHD_FILE, early_rules, sshd_config
 
 Capture = pytest.CaptureFixture[str]
 
@@ -21,7 +23,7 @@ def machine(tmp_path: Path) -> Machine:
 def effective(machine: Machine, user: str) -> dict[str, str]:
     """Return what sshd itself says holds for a user."""
     main = str(machine.root / "etc/ssh/sshd_config")
-    connection = f"user={user},host=h,addr=192.0.2.9"
+    connection = question(user, "192.0.2.9")
     said = machine.host.call(["/usr/sbin/sshd", "-T", "-f", main, "-C", connection])
     return dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
 
@@ -41,6 +43,7 @@ CONFINED = {
     "authorizedkeyscommand": "none",
     "trustedusercakeys": "none",
     "kbdinteractiveauthentication": "no",
+    "acceptenv": "LC_NOTHING_OF_ZOLDER",
 }
 
 
@@ -71,6 +74,7 @@ def test_what_holds(machine: Machine) -> None:
         }.items()
     )
     assert (others["x11forwarding"], others["permittty"], others["disableforwarding"]) == ("yes", "yes", "no")
+    assert others["acceptenv"] == "LC_*"
 
 
 def test_what_follows_is_not_in_the_block(machine: Machine) -> None:
@@ -87,7 +91,7 @@ def test_a_fault_never_stands(machine: Machine, capsys: Capture) -> None:
     main.write_text(main.read_text() + "Nonsense yes\n")
     assert machine.zolder_san("install") == 1
     assert (
-        "sshd refuses its configuration with /etc/ssh/sshd_config.d/50-zolder.conf" in capsys.readouterr().err
+        "sshd refuses its configuration with /etc/ssh/sshd_config.d/00-zolder.conf" in capsys.readouterr().err
     )
     assert list((machine.root / "etc/ssh/sshd_config.d").iterdir()) == []
     assert not [line for line in machine.ran if "ssh.service" in line]
@@ -101,6 +105,99 @@ def test_without_include(machine: Machine, capsys: Capture, text: str) -> None:
     (machine.root / "etc/ssh/sshd_config").write_text(text)
     assert machine.zolder_san("install") == 1
     assert "'Include /etc/ssh/sshd_config.d/*.conf' at its top" in capsys.readouterr().err
+
+
+def place(machine: Machine, name: str, text: str) -> None:
+    """Write another file that sshd reads."""
+    (machine.root / "etc/ssh/sshd_config.d" / name).write_text(text)
+
+
+def installed(machine: Machine) -> bool:
+    """Say whether the drop-in is in place."""
+    return (machine.root / SSHD_FILE).exists()
+
+
+@pytest.mark.parametrize("match", ["Match User bob", "match=all", '  MATCH Address "10.0.0.0/8" # x'])
+def test_include_below_a_match(machine: Machine, capsys: Capture, match: str) -> None:
+    """An Include that holds for some only is refused with both lines; one above it is enough."""
+    main = machine.root / "etc/ssh/sshd_config"
+    include = f"Include {machine.root}/etc/ssh/sshd_config.d/*.conf\n"
+    rest = main.read_text().replace(include, "")
+    main.write_text(f"{rest}{match}\n{include}")
+    assert machine.zolder_san("install") == 1
+    lines = len(rest.splitlines())
+    said = f"line {lines + 2}: this Include stands below the Match of line {lines + 1}"
+    assert said in capsys.readouterr().err
+    assert not installed(machine)
+    main.write_text(f"{include.replace(' ', '=', 1)}{rest}{match}\n  {include}")
+    assert machine.zolder_san("install") == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("AuthorizedKeysFile .ssh/keys", "authorizedkeysfile would be .ssh/keys, not /etc/zolder/author"),
+        ("ForceCommand /bin/sh", "forcecommand would be /bin/sh, not none"),
+        ("AuthenticationMethods any", "authenticationmethods would be any, not publickey"),
+        ("PermitTTY yes", "permittty would be yes, not no"),
+        ("DisableForwarding no", "disableforwarding would be no, not yes"),
+        ("PubkeyAuthentication no", "pubkeyauthentication would be no, not yes"),
+        ("PasswordAuthentication yes", "passwordauthentication would be yes, not no"),
+        ("TrustedUserCAKeys /etc/ca", "trustedusercakeys would be /etc/ca, not none"),
+        (
+            "AuthorizedKeysCommand /bin/x\nAuthorizedKeysCommandUser root",
+            "authorizedkeyscommand would be /bin/x",
+        ),
+    ],
+)
+@pytest.mark.parametrize("match", ["User zolder", "Address 2001:db8::/32"])
+def test_an_earlier_file_wins(machine: Machine, capsys: Capture, match: str, lines: str, says: str) -> None:
+    """A setting that another file makes first is named with what it is, and nothing is put in place."""
+    place(machine, "00-a.conf", f"Match {match}\n{lines}\n")
+    for arguments in (["install", "--dry-run"], ["install"]):
+        assert machine.zolder_san(*arguments) == 1
+        assert says in capsys.readouterr().err
+        assert not installed(machine)
+
+
+def test_a_later_file_loses(machine: Machine) -> None:
+    """What other files say behind ours has no effect, and keeps nobody from installing."""
+    place(
+        machine, "10-a.conf", "Match User zolder\nForceCommand /bin/sh\nMatch LocalPort 23\nPermitTTY yes\n"
+    )
+    assert machine.zolder_san("install") == 0
+    assert effective(machine, "zolder")["forcecommand"] == "none"
+
+
+def test_a_password_login_is_proven(machine: Machine, capsys: Capture) -> None:
+    """Each password login is asked for by itself, before it is made."""
+    assert machine.zolder_san("install") == 0
+    place(machine, "00-a.conf", "Match User zolder-*\nForceCommand /bin/sh\n")
+    arguments = ("authorize", "cinder", "--parent", "data/volumes")
+    assert machine.zolder_san(*arguments, "--password") == 1
+    said = (
+        "for user zolder-cinder from 127.0.0.1, forcecommand would be /bin/sh, not /usr/local/bin/zolder-san"
+    )
+    assert said in capsys.readouterr().err
+    assert machine.host.find_account("zolder-cinder") is None
+
+
+def test_a_change_of_others_is_found(machine: Machine, capsys: Capture) -> None:
+    """An install finds what was done to sshd's files since the last one, though its own file is the same."""
+    assert machine.zolder_san("install") == 0
+    place(machine, "00-a.conf", "Match User zolder\nPermitTTY yes\n")
+    assert machine.zolder_san("install") == 1
+    assert "permittty would be yes, not no" in capsys.readouterr().err
+
+
+def test_a_proof_leaves_nothing(machine: Machine) -> None:
+    """What a proof needs is gone after it, and other files of the folder are as they were."""
+    place(machine, "10-a.conf", "PermitRootLogin no\n")
+    before = set(Path(tempfile.gettempdir()).glob("zolder-*"))
+    assert machine.zolder_san("install") == 0
+    assert set(Path(tempfile.gettempdir()).glob("zolder-*")) == before
+    names = sorted(path.name for path in (machine.root / "etc/ssh/sshd_config.d").iterdir())
+    assert names == ["00-zolder.conf", "10-a.conf"]
 
 
 def test_the_unit_s_name(machine: Machine) -> None:
@@ -123,6 +220,15 @@ def test_rules() -> None:
         'RESULT=="b/c.d/*", ENV{ZOLDER}="1"',
         'RESULT=="data/volumes/*", ENV{ZOLDER}="1"',
     ]
+
+
+def test_the_helper_stays() -> None:
+    """The helper comes back however often it fails, leaves no core, and one process's end is its own."""
+    lines = units.service_unit("/x").splitlines()
+    section = lines.index("[Service]")
+    assert lines.index("StartLimitIntervalSec=0") < section
+    for line in ("Restart=on-failure", "OOMPolicy=continue", "LimitCORE=0", "MemoryMax=2G"):
+        assert lines.index(line) > section
 
 
 def test_units_depend_on_the_path_alone() -> None:

@@ -111,14 +111,14 @@ def test_secret_never_shows() -> None:
     assert "hush" not in repr(decode(Chap, {"user": "u", "secret": "hush-hush"}))
 
 
-@pytest.mark.parametrize("value", [1.5, b"x", {1: "a"}, object()])
+@pytest.mark.parametrize("value", [1.5, b"x", {"a": 1}, object()])
 def test_no_form(value: object) -> None:
     """A value that the protocol has no form for is a mistake of ours, shown as a TypeError."""
     with pytest.raises(TypeError):
         encode(value)
 
 
-@pytest.mark.parametrize("kind", [float, dict, tuple[int, str], int | bool], ids=str)
+@pytest.mark.parametrize("kind", [float, dict, tuple[int, str], int | str], ids=str)
 def test_no_converter(kind: object) -> None:
     """A declared type that the protocol has no form for is found when its converter is built."""
     with pytest.raises(TypeError):

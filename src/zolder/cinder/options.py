@@ -37,6 +37,11 @@ zolder_opts: Final = [
         " the forced command of the key says it.",
     ),
     cfg.StrOpt(
+        "zolder_ssh_config",
+        help="An ssh_config file for the way to the SAN, in place of the user's and the system's own: jump"
+        " hosts (ProxyJump), ciphers, source address. It names the known_hosts file of a jump host, too.",
+    ),
+    cfg.StrOpt(
         "san_zfs_command",
         deprecated_for_removal=True,
         deprecated_since=DRAFT_SINCE,

@@ -104,6 +104,7 @@ def _route(configuration: Configuration) -> SshTarget | LocalAgent:
             port=configuration.san_ssh_port,
             private_key=str(Path(key).expanduser()) if key else None,
             password=configuration.san_password or None,
+            config=configuration.zolder_ssh_config or None,
             known_hosts=tuple(path.strip() for path in CONF.ssh_hosts_key_file.split(",") if path.strip()),
             connect_timeout_seconds=configuration.ssh_conn_timeout,
         )

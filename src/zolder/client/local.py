@@ -1,27 +1,35 @@
-"""The way to an agent on this very machine: a child process over the same kind of pipe (``san_is_local``)."""
+"""The way to an agent on this very machine: a child process over the same kind of pipe (``san_is_local``).
+
+The agent runs as a user of its own. Root's child becomes that one by itself; anybody else's needs a line in
+sudoers(5) for this command (docs/security.md).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from zolder.client.diagnosis import explain_silence
 from zolder.errors import ConnectFailed
 from zolder.names import Identity
 
+_USER: Final = "zolder"
+
 
 @dataclass(frozen=True, slots=True)
 class LocalAgent:
-    """The command of an agent, run as the user that this process is."""
+    """The command of an agent."""
 
     argv: tuple[str, ...]
 
     @classmethod
     def of_identity(cls, identity: Identity) -> Self:
         """Return the agent that ``zolder-san`` in PATH is for an identity."""
-        return cls(("zolder-san", "serve", "--identity", identity))
+        sudo = () if os.geteuid() == 0 else ("sudo", "-n", "-u", _USER, "--")
+        return cls((*sudo, "zolder-san", "serve", "--identity", identity))
 
     @property
     def peer(self) -> str:

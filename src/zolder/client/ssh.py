@@ -34,7 +34,7 @@ class SshTarget:
     """Where the agent is and how to log in there.
 
     ``known_hosts`` are paths; empty leaves the choice to ssh. Without a key and a password, ssh_config and a
-    running ssh-agent decide.
+    running ssh-agent decide. ``config`` takes the place of the user's and the system's ssh_config.
     """
 
     address: str
@@ -43,6 +43,7 @@ class SshTarget:
     private_key: str | None = None
     password: str | None = field(default=None, repr=False)
     known_hosts: tuple[str, ...] = ()
+    config: str | None = None
     connect_timeout_seconds: int = 30
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class SshTarget:
             options["UserKnownHostsFile"] = " ".join(f'"{path}"' for path in self.known_hosts)
         if self.private_key:
             options["IdentitiesOnly"] = "yes"
-        words = ["ssh", "-T"]
+        words = ["ssh", "-T", *(["-F", self.config] if self.config else [])]
         for name, value in options.items():
             words += ["-o", f"{name}={value}"]
         if self.private_key:

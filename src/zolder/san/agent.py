@@ -10,9 +10,9 @@ from typing import Final
 
 from zolder import __version__, shapes
 from zolder.api import METHODS, Storage
-from zolder.errors import VersionMismatch
+from zolder.errors import BackendError, VersionMismatch
 from zolder.san.operation import Operation
-from zolder.san.policy import Policy
+from zolder.san.policy import Policy, PolicyError
 from zolder.san.serve import dispatch, parameters_of
 from zolder.wire import FEATURES, PROTOCOLS, Greeting, Request, Welcome
 
@@ -23,14 +23,19 @@ class Agent:
     """The service of one channel."""
 
     def __init__(
-        self, policy: Policy, *, storage_for: Callable[[Operation], Storage], zfs_version: Callable[[], str]
+        self,
+        policy_now: Callable[[], Policy],
+        *,
+        storage_for: Callable[[Policy, Operation], Storage],
+        zfs_version: Callable[[], str],
     ) -> None:
         """Answer within a policy.
 
+        :param policy_now: returns the policy, as it is at each request.
         :param storage_for: builds the storage that one operation acts through.
         :param zfs_version: the version of OpenZFS here; raises BackendError where there is none.
         """
-        self._policy = policy
+        self._policy_now = policy_now
         self._storage_for = storage_for
         self._zfs_version = zfs_version
 
@@ -47,12 +52,19 @@ class Agent:
                 f" {greeting.version} {_listed(greeting.protocols)}: upgrade the older of the two"
             )
             raise VersionMismatch(message, agent_version=__version__)
-        welcome = Welcome(max(common), __version__, FEATURES, self._policy.identity, self._zfs_version())
+        welcome = Welcome(max(common), __version__, FEATURES, self._policy().identity, self._zfs_version())
         return shapes.encode(welcome)
 
     def answer(self, request: Request, operation: Operation) -> shapes.Json:
         """Answer a request of ``zolder.api.Storage``."""
-        return dispatch(_PARAMETERS, request, self._policy, lambda: self._storage_for(operation))
+        policy = self._policy()
+        return dispatch(_PARAMETERS, request, policy, lambda: self._storage_for(policy, operation))
+
+    def _policy(self) -> Policy:
+        try:
+            return self._policy_now()
+        except PolicyError as err:
+            raise BackendError(str(err)) from err
 
 
 def _listed(protocols: tuple[int, ...]) -> str:

@@ -9,16 +9,17 @@ connection was lost, because the helper was started anew, is asked once more. On
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
 from zolder import __version__, shapes
-from zolder.errors import BackendError, Error, InvalidRequest, RemoteProtocolError
+from zolder.errors import BackendError, Error, InvalidRequest, ProtocolError, RemoteProtocolError
 from zolder.model import Change, Chap, Export
 from zolder.names import DatasetName, Identity, InitiatorName, OperationId, Portal, TargetPrefix, ZvolName
 from zolder.san.operation import Operation
-from zolder.san.privileged import Introduction, Look, Privileged, Properties
+from zolder.san.privileged import Introduction, Privileged
 from zolder.wire import (
     MAX_ANSWER_BYTES,
     MAX_DEADLINE_MS,
@@ -37,6 +38,14 @@ HELPER_SOCKET: Final = Path("/run/zolder-helper.socket")
 # The helper is on this machine and forks at once; what takes long is ZFS and LIO, behind the greeting.
 _CONNECT_SECONDS: Final = 30
 _READ_BYTES: Final = 65536
+# A helper that is not there; BlockingIOError is one with a full queue of others that wait (unix(7): EAGAIN).
+_NOT_THERE: Final = (
+    FileNotFoundError,
+    ConnectionRefusedError,
+    PermissionError,
+    TimeoutError,
+    BlockingIOError,
+)
 
 
 class HelperLine:
@@ -76,7 +85,11 @@ class HelperLine:
         self, operation: OperationId, seconds: float, method: str, params: shapes.Json
     ) -> shapes.Json:
         line = self._socket or self._connect(operation)
-        return self._send(line, operation, seconds, method, params)
+        try:
+            return self._send(line, operation, seconds, method, params)
+        except ProtocolError:
+            self.close()  # whatever else comes on this line is the answer to nothing
+            raise
 
     def _connect(self, operation: OperationId) -> socket.socket:
         line = socket.socket(socket.AF_UNIX)
@@ -86,7 +99,7 @@ class HelperLine:
             self._reader = LineReader(MAX_ANSWER_BYTES)
             hello = shapes.encode(Introduction(self._identity, __version__))
             self._send(line, operation, _CONNECT_SECONDS, "hello", hello)
-        except (FileNotFoundError, ConnectionRefusedError, PermissionError, TimeoutError) as err:
+        except _NOT_THERE as err:
             line.close()
             self._refuse(err)
         except (Error, OSError, EOFError):
@@ -109,7 +122,9 @@ class HelperLine:
             raise TypeError
         self._number += 1
         deadline_ms = min(max(int(seconds * 1000), 1), MAX_DEADLINE_MS)
-        line.sendall(encode_request(Request(self._number, operation, method, deadline_ms, params)))
+        # A helper that hung up may have said why before, and that can still be read.
+        with suppress(BrokenPipeError):
+            line.sendall(encode_request(Request(self._number, operation, method, deadline_ms, params)))
         while True:
             for answer in self._reader.feed(self._receive(line)):
                 reply = decode_reply(answer)
@@ -143,15 +158,6 @@ class Asking(Privileged):
         self._line = line
         self._operation = operation
 
-    def read_datasets(self, parent: DatasetName, looks: tuple[Look, ...]) -> Mapping[str, Properties]:
-        return self._ask(Privileged.read_datasets, parent=parent, looks=looks)
-
-    def read_children(self, parent: DatasetName, properties: tuple[str, ...]) -> Mapping[str, Properties]:
-        return self._ask(Privileged.read_children, parent=parent, properties=properties)
-
-    def read_clones(self, parent: DatasetName, zvol: ZvolName) -> Mapping[str, tuple[str, ...]]:
-        return self._ask(Privileged.read_clones, parent=parent, zvol=zvol)
-
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         return self._ask(Privileged.read_holders, parent=parent, zvol=zvol)
 
@@ -184,7 +190,7 @@ class Asking(Privileged):
         return self._ask(Privileged.list_exports, parent=parent)
 
     def _ask(self, verb: Callable[..., T], **arguments: object) -> T:
-        params = shapes.encode(arguments)
+        params: shapes.Json = {name: shapes.encode(value) for name, value in arguments.items()}
         operation = self._operation
         value = self._line.ask(operation.id, operation.remaining_seconds, verb.__name__, params)
         try:

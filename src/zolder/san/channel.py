@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from zolder.errors import RemoteProtocolError
@@ -93,7 +94,8 @@ class Channel:
         if len(line) <= select.PIPE_BUF and any(
             event & select.POLLOUT for _, event in self._writable.poll(0)
         ):
-            os.write(self._outgoing, line)
+            with suppress(BrokenPipeError):  # `peer_is_there` says it in its turn
+                os.write(self._outgoing, line)
 
     def _fill(self) -> None:
         data = os.read(self._incoming, _READ_BYTES)

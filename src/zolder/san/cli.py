@@ -18,13 +18,13 @@ from typing import Any, Final
 from zolder import __version__
 from zolder.errors import BackendError, Error, InvalidRequest
 from zolder.names import Identity
-from zolder.san.account import become_unprivileged, find_account
+from zolder.san.account import become_unprivileged, bound_memory, find_account
 from zolder.san.agent import Agent
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.audit import recorder
 from zolder.san.channel import Channel
 from zolder.san.parents import Site
-from zolder.san.policy import PolicyError, load_policy
+from zolder.san.policy import CurrentPolicy, PolicyError
 from zolder.san.serve import refuse, serve
 from zolder.san.slots import take_channel
 
@@ -104,8 +104,9 @@ def _serve(identity: Identity) -> int:
     try:
         try:
             become_unprivileged()
-            policy = load_policy(identity)
-            take_channel(Site().run, identity, policy.max_channels)
+            bound_memory()
+            policy_now = CurrentPolicy(identity)
+            take_channel(Site().run, identity, policy_now().max_channels)
         except PolicyError as err:
             refuse(channel, BackendError(str(err)))
             return 1
@@ -117,8 +118,8 @@ def _serve(identity: Identity) -> int:
 
         helper = HelperLine(identity)
         agent = Agent(
-            policy,
-            storage_for=lambda operation: ZfsStorage(policy, operation, Asking(helper, operation)),
+            policy_now,
+            storage_for=lambda policy, operation: ZfsStorage(policy, operation, Asking(helper, operation)),
             zfs_version=zfs_version,
         )
         serve(channel, agent, record=recorder(identity))
@@ -129,11 +130,11 @@ def _serve(identity: Identity) -> int:
 
 def _help_root(path: Path | None) -> int:
     # The agent has no use for any of this.
-    from zolder.san.helper import listen, run_helper  # noqa: PLC0415
+    from zolder.san.daemon import listen, run_daemon  # noqa: PLC0415
 
     try:
         account = find_account()
-        run_helper(listen(path, account), account)
+        run_daemon(listen(path, account), account)
     except (BackendError, OSError) as err:
         print(f"zolder-san helper: {err}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """What ``zfs allow`` gives the agent's user: the smallest set with which it can do all its requests.
 
 Nothing is given on the parent itself but to make zvols in it, so a taken agent can neither destroy a parent
-nor change it. Each permission was proven to be needed by taking it away (tests/lab/test_delegation.py).
+nor change it. Each permission was proven to be needed by taking it away (tests/lab/test_privilege.py).
 What a permission lets through: zfs-allow(8), and the ``zfs_secpolicy_*`` functions in zfs_ioctl.c. No I/O.
 """
 

@@ -96,8 +96,9 @@ class _Search:
     def _by_link(self) -> ZvolDevice | None:
         try:
             name = (self._dev / "zvol" / self._dataset).readlink().name
-        except FileNotFoundError:
-            return None  # udev has not come to it
+        except OSError as err:
+            self._last_error = err  # udev has not come to it, or it is no link
+            return None
         return self._open(name) if _WHOLE_DISK.fullmatch(name) else None
 
     def _among_newest(self, breadth: int) -> ZvolDevice | None:

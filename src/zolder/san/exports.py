@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from zolder.errors import Busy
 from zolder.model import Change, Chap, Export
 from zolder.names import (
     DatasetName,
@@ -72,7 +73,10 @@ class ZvolExport:
         return Change(changed, Export(self._zvol, target, portals, _LUN, initiators))
 
     def withdraw(self, initiator: InitiatorName) -> Change[tuple[InitiatorName, ...]]:
-        """Close it to one initiator; the target goes with the last."""
+        """Close it to one initiator; the target goes with the last.
+
+        :raises Busy: a target that is not this identity's exports it still.
+        """
         changed, remaining = False, set[InitiatorName]()
         for prefix in self._prefixes:
             removed, left = self._lio.remove_initiator(
@@ -80,15 +84,29 @@ class ZvolExport:
             )
             changed |= removed
             remaining.update(left)
+        if not remaining:
+            self._require_closed()
         return Change(changed, tuple(sorted(remaining)))
 
     def withdraw_all(self) -> bool:
-        """Close it to everybody; return whether it was there at all."""
+        """Close it to everybody; return whether it was there at all.
+
+        :raises Busy: a target that is not this identity's exports it still.
+        """
         removed = [
             self._lio.remove_export(target_name(prefix, self._zvol), backstore=self._backstore)
             for prefix in self._prefixes
         ]
+        self._require_closed()
         return any(removed)
+
+    def _require_closed(self) -> None:
+        if self._lio.has_backstore(self._backstore):
+            message = (
+                f"{self._dataset} is exported by a target of none of this identity's prefixes: was one taken"
+                " out of this SAN's policy? Remove that target, or put the prefix back and ask again"
+            )
+            raise Busy(message, holders=[f"LIO backstore {self._backstore}"])
 
 
 def list_exports(policy: Policy, parent: DatasetName) -> tuple[Export, ...]:

@@ -20,7 +20,15 @@ from zolder.san.audit import TAG
 
 # LOG_AUTHPRIV, as the journal has it.
 _FACILITY: Final = 10
-_FIELDS: Final = frozenset({"identity", "peer", "method", "object", "outcome", "ms"})
+_FIELDS: Final[Mapping[str, type]] = {
+    "identity": str,
+    "peer": str,
+    "method": str,
+    "object": dict,
+    "outcome": str,
+    "ms": int,
+    "operation": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +83,24 @@ def read(wanted: Filter, *, since: str = "") -> Iterator[dict[str, Any]]:
 def _entry_of(logged: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         entry = json.loads(logged["MESSAGE"])
-    except (KeyError, TypeError, ValueError):
-        return None  # root wrote something else under our name
-    if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None  # the agent's user or root wrote something else under our name
+    if not isinstance(entry, dict) or any(
+        not isinstance(entry.get(name), kind) for name, kind in _FIELDS.items()
+    ):
         return None
     seconds = int(logged["__REALTIME_TIMESTAMP"]) / 1_000_000
-    return {"time": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds"), **entry}
+    time = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return {"time": time, **{name: entry[name] for name in _FIELDS}}
 
 
 def as_text(entry: Mapping[str, Any]) -> str:
     """Return one request as a line for people; text from a client is shown with its escapes."""
-    names = " ".join(f"{name}={json.dumps(value)}" for name, value in entry["object"].items())
-    method = ascii(entry["method"])[1:-1]
-    return (
-        f"{entry['time']}  {entry['identity']}  {entry['peer']}  {method}  {entry['outcome']}"
-        f"  {entry['ms']} ms  {names}"
-    ).rstrip()
+    names = " ".join(f"{_plain(name)}={json.dumps(value)}" for name, value in entry["object"].items())
+    words = [_plain(entry[name]) for name in ("identity", "peer", "method", "outcome")]
+    return "  ".join([entry["time"], *words, f"{entry['ms']} ms", names]).rstrip()
+
+
+def _plain(text: str) -> str:
+    """Return text that can neither end a line nor write over the terminal."""
+    return ascii(text)[1:-1]

@@ -22,7 +22,7 @@ from zolder.model import Chap
 from zolder.names import InitiatorName, Portal
 from zolder.san.acl import check_chap, ensure_acl, list_initiators, remove_acl
 from zolder.san.configfs import Build, ConfigFs
-from zolder.san.iblock import ensure_backstore, find_device, find_serial, remove_backstore
+from zolder.san.iblock import backstore_path, ensure_backstore, find_device, find_serial, remove_backstore
 from zolder.san.run import run
 
 TARGET_ROOT: Final = Path("/sys/kernel/config/target")
@@ -123,6 +123,10 @@ class Lio:
         linked = self._find_our_store(target, backstore)
         changed = self._remove_target(target)
         return remove_backstore(self._tree, backstore, linked=linked) or changed
+
+    def has_backstore(self, backstore: str) -> bool:
+        """Return whether a backstore of that name of ours is there."""
+        return self._tree.exists(backstore_path(backstore))
 
     def find_export(self, target: str) -> LioExport | None:
         """Return what a target exports; None where it is absent or has no LUN yet.

@@ -15,18 +15,21 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from zolder.errors import Busy
 from zolder.san.operation import Operation
+
+# struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
+_FLOCK: Final = struct.Struct("hhqqi4x")
 
 
 class Locks:
     """The named locks of one SAN."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use (and make) the folder that all agents of this SAN share."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = folder / "locks"
+    def __init__(self, file: Path) -> None:
+        """Use (and make) the file that all who are to wait for each other share."""
+        self._file = file
 
     @contextmanager
     def hold(self, operation: Operation, *names: str) -> Iterator[None]:
@@ -62,10 +65,12 @@ def _byte_of(name: str) -> int:
 
 def try_lock(descriptor: int, offset: int) -> bool | None:
     """Lock one byte of an open file; None where another holds it. Closing the descriptor lets go."""
-    # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _one_byte(offset))
     except (BlockingIOError, PermissionError):
         return None
     return True
+
+
+def _one_byte(offset: int) -> bytes:
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)

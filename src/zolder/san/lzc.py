@@ -2,7 +2,7 @@
 
 Speaks to the library and to nothing else; answers by errno, so nothing is read from text. It takes whole
 dataset names that others built from checked parts. Never uses ``lzc_exists``: that reads every failure as
-"no". Sources: libzfs_core.h, pyzfs ``_error_translation.py``, zfs-program(8).
+"no". Sources: libzfs_core.h, pyzfs ``_error_translation.py``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ import errno
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 from zolder.errors import BackendError
-from zolder.san.nvlist import Nvpair, Pairs, Value
+from zolder.san.nvlist import Nvpair
 
 _LIBRARY: Final = "libzfs_core.so.3"
 _ZVOL: Final = 3  # enum lzc_dataset_type in libzfs_core.h
 _FULL_DEFER: Final = 1
-# The most that zfs-program(8) allows: a listing of many zvols is one program.
-_INSTRUCTIONS: Final = 100_000_000
-_MEMORY_BYTES: Final = 100 * 1024 * 1024
 
 
 class ZfsError(OSError):
@@ -83,22 +79,6 @@ class ZfsLibrary:
             failure = self._lib.lzc_destroy_snaps(snaps, _FULL_DEFER, ctypes.byref(errors))
             self._check_each(failure, errors, snapshot)
 
-    def run_program(self, zpool: str, program: str, arguments: Pairs) -> Value:
-        """Run a channel program of ours that only reads and return what it returned.
-
-        It waits for no transaction group.
-        """
-        call = self._lib.lzc_channel_program_nosync
-        limits = ctypes.c_uint64(_INSTRUCTIONS), ctypes.c_uint64(_MEMORY_BYTES)
-        with self._nvpair.packed(arguments) as args, self._nvpair.returned() as out:
-            failure = call(zpool.encode(), program.encode(), *limits, args, ctypes.byref(out))
-            answer = self._nvpair.unpack(out)
-        if failure and "error" in answer:
-            message = f"a channel program failed on {zpool}"
-            raise BackendError(message, errno=failure, said=str(answer["error"])[:1000])
-        self._check(failure, zpool)
-        return answer.get("return", {})
-
     def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:
         if failure:
             for which, code in self._nvpair.unpack(errors).items():
@@ -110,12 +90,6 @@ class ZfsLibrary:
     def _check(failure: int, name: str) -> None:
         if failure:
             raise ZfsError(failure, os.strerror(failure), name)
-
-
-def preload() -> None:
-    """Have the library in memory for processes that are forked off, without opening /dev/zfs."""
-    with suppress(OSError):
-        ctypes.CDLL(_LIBRARY)
 
 
 @functools.cache

@@ -18,8 +18,6 @@ _UNIQUE_NAME: Final = 1
 # data_type_t in sys/nvpair.h; only what libzfs_core was seen to return.
 _BOOLEAN, _INT32, _INT64, _UINT64, _STRING, _NVLIST, _BOOLEAN_VALUE = 1, 5, 7, 8, 9, 19, 21
 
-_MASK: Final = 2**64 - 1
-
 
 class Nvpair:
     """The functions of libnvpair that Zolder needs.
@@ -42,6 +40,9 @@ class Nvpair:
         self._lib.nvlist_add_uint64.argtypes = [pointer, text, ctypes.c_uint64]
         self._lib.nvlist_add_boolean_value.argtypes = [pointer, text, ctypes.c_int]
         self._lib.nvlist_add_nvlist.argtypes = [pointer, text, pointer]
+        for name in ("nvlist", "uint64", "string"):
+            function = getattr(self._lib, f"nvlist_lookup_{name}")
+            function.argtypes = [pointer, text, pointer]
         self._lib.nvlist_add_string_array.argtypes = [pointer, text, ctypes.POINTER(text), ctypes.c_uint]
 
     @contextmanager
@@ -70,6 +71,28 @@ class Nvpair:
             pairs[self._lib.nvpair_name(pair).decode("utf-8", "replace")] = self._value(pair)
             pair = self._lib.nvlist_next_nvpair(packed, pair)
         return pairs
+
+    def look_up_property(self, table: int | None, name: str) -> tuple[int | str | None, str | None]:
+        """Return a property's value and source in a table of libzfs's; None where it is not set.
+
+        :param table: a pointer to an nvlist of nvlists, each with ``value`` and perhaps ``source``.
+        """
+        inner = ctypes.c_void_p()
+        if not table or self._lib.nvlist_lookup_nvlist(table, name.encode(), ctypes.byref(inner)):
+            return None, None
+        return self._look_up(inner, b"value"), self._text(inner, b"source")
+
+    def _look_up(self, table: ctypes.c_void_p, name: bytes) -> int | str | None:
+        number = ctypes.c_uint64()
+        if self._lib.nvlist_lookup_uint64(table, name, ctypes.byref(number)):
+            return self._text(table, name)
+        return number.value
+
+    def _text(self, table: ctypes.c_void_p, name: bytes) -> str | None:
+        text = ctypes.c_char_p()
+        if self._lib.nvlist_lookup_string(table, name, ctypes.byref(text)):
+            return None
+        return (text.value or b"").decode("utf-8", "replace")
 
     def _add(self, made: ctypes.c_void_p, name: bytes, value: Value) -> None:
         if isinstance(value, bool):
@@ -115,8 +138,3 @@ class Nvpair:
     def _check(error: int) -> None:
         if error:
             raise OSError(error, "libnvpair")
-
-
-def unsigned(number: int) -> int:
-    """Return a 64-bit figure that went through Lua's signed integers as the unsigned one it is."""
-    return number & _MASK

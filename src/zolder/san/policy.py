@@ -72,8 +72,8 @@ class Policy:
         self._check_listed("portal", arguments.get("portals", ()), self.portals)
         if "prefix" in arguments:
             self._check_listed("target prefix", [arguments["prefix"]], self.target_prefixes)
-        if "portals" in arguments and not arguments["portals"]:
-            message = "an export needs at least one portal"
+        if "portals" in arguments and not 0 < len(arguments["portals"]) == len(set(arguments["portals"])):
+            message = "an export needs at least one portal, and each once"
             raise InvalidRequest(message)
         if "volsize_bytes" in arguments:
             check_volsize(arguments["volsize_bytes"])
@@ -104,6 +104,36 @@ class Policy:
             if name not in listed:
                 message = f"{what} {name} is not among those of identity {self.identity} in this SAN's policy"
                 raise NotPermitted(message)
+
+
+class CurrentPolicy:
+    """One identity's policy as the file says it now; read again when the file has changed."""
+
+    def __init__(self, identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0) -> None:
+        """Read nothing yet; see ``load_policy``."""
+        self._identity = identity
+        self._path = path
+        self._owner = owner
+        self._stamp: tuple[int, ...] = ()
+        self._policy: Policy | None = None
+
+    def __call__(self) -> Policy:
+        """Return the policy.
+
+        :raises PolicyError: as ``load_policy``.
+        """
+        stamp = self._look()
+        if self._policy is None or stamp != self._stamp:
+            self._policy = load_policy(self._identity, self._path, owner=self._owner)
+            self._stamp = stamp
+        return self._policy
+
+    def _look(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()  # reading it says why
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def load_policy(identity: Identity, path: Path = POLICY_FILE, *, owner: int = 0) -> Policy:
@@ -142,8 +172,20 @@ def _check_owner(path: Path, status: os.stat_result, owner: int) -> None:
 
 
 def _check_apart(path: Path, policies: Mapping[str, Policy]) -> None:
-    """Refuse a parent that is, or lies below, another identity's, unless both say that they share it."""
+    """Refuse a parent that is, or lies below, another identity's, unless both say that they share it.
+
+    So with target prefixes: where one begins with another, both could make a target of one name.
+    """
     for one, other in permutations(policies.values(), 2):
+        if not set(one.shared_parents) & set(other.shared_parents):
+            for longer in one.target_prefixes:
+                if longer.startswith(other.target_prefixes):
+                    message = (
+                        f"{path}: target prefix {longer} of identity {one.identity} begins like one of"
+                        f" identity {other.identity}: give each its own (--target-prefix), for a target"
+                        " belongs to one of them"
+                    )
+                    raise PolicyError(message)
         for inner in one.parents:
             for outer in other.parents:
                 shared = inner in one.shared_parents and outer in other.shared_parents

@@ -1,9 +1,9 @@
 """What the agent's user may not do itself, on one page: what root does for it, one verb at a time.
 
 ``Privileged`` is implemented by root (zolder.san.root), behind the helper's socket (zolder.san.helper), and
-by the agent's end of that socket (zolder.san.asking). The kernel keeps for root: channel programs, the
-targets in configfs, the zvols' device nodes, and looking into the processes of others. Each verb names one
-parent, which must be one of the identity's that the connection is for.
+by the agent's end of that socket (zolder.san.asking). The kernel keeps for root: the targets in configfs, the
+zvols' device nodes, and looking into the processes of others. Each verb names one parent, which must be one
+of the identity's that the connection is for.
 
 Each may raise ``NotPermitted``, ``InvalidRequest``, ``PoolSuspended``, ``PoolUnavailable``, ``BackendError``;
 ``NotFound`` here is a look at ZFS and no proof that the parent is the right one.
@@ -12,9 +12,8 @@ Each may raise ``NotPermitted``, ``InvalidRequest``, ``PoolSuspended``, ``PoolUn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from zolder.model import Change, Chap, Export
 from zolder.names import DatasetName, Identity, InitiatorName, Portal, TargetPrefix, ZvolName
@@ -28,39 +27,8 @@ class Introduction:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A dataset or snapshot to be read: the parent itself, or what is directly below it."""
-
-    dataset: str
-    properties: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Property:
-    """A property's value and where it comes from: the dataset's own name means ``local``."""
-
-    value: int | str
-    source: str | None
-
-
-Properties: TypeAlias = Mapping[str, Property]
-
-
 class Privileged(ABC):
     """Root's part of one identity's requests."""
-
-    @abstractmethod
-    def read_datasets(self, parent: DatasetName, looks: tuple[Look, ...]) -> Mapping[str, Properties]:
-        """Return the properties of those datasets that exist, in one consistent look."""
-
-    @abstractmethod
-    def read_children(self, parent: DatasetName, properties: tuple[str, ...]) -> Mapping[str, Properties]:
-        """Return all datasets directly below a parent with their properties."""
-
-    @abstractmethod
-    def read_clones(self, parent: DatasetName, zvol: ZvolName) -> Mapping[str, tuple[str, ...]]:
-        """Return every snapshot of a zvol with the clones that depend on it."""
 
     @abstractmethod
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:

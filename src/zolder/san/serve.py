@@ -6,10 +6,12 @@ finished or undone even when the line drops; nothing here knows ZFS. One thread;
 
 from __future__ import annotations
 
+import signal
 import syslog
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from zolder import __version__, shapes
@@ -30,6 +32,7 @@ from zolder.wire import Answer, Failure, Notice, Request, decode_request
 Parameters = Mapping[str, Callable[[shapes.Json], dict[str, Any]]]
 
 HELLO: Final = "hello"
+_ENDING: Final = frozenset((signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
 class Service(Protocol):
@@ -49,29 +52,19 @@ def serve(channel: Channel, service: Service, *, record: Record) -> None:
     """
     greeted = False
     while (line := _next_line(channel)) is not None:
-        try:
-            request = decode_request(line)
-        except RemoteProtocolError as err:
-            channel.write(Failure(0, err))
-            return
-        started = time.monotonic()
-        reply: Answer | Failure
-        try:
-            value = _answer(channel, service, request) if greeted else _greet(service, request)
-        except Error as err:
-            reply, outcome = Failure(request.id, err), err.code
-        except Exception:  # noqa: BLE001 - the last border: a fault of ours must not end the channel unsaid
-            syslog.syslog(syslog.LOG_ERR, f"zolder-san {request.method}: {traceback.format_exc()}")
-            message = f"an internal error of the agent in {request.method}; the SAN's system log has it"
-            failure = BackendError(message, operation=str(request.operation))
-            reply, outcome = Failure(request.id, failure), "internal"
-        else:
-            greeted = True
-            reply, outcome = Answer(request.id, value), outcome_of(value)
-        record(request, outcome, time.monotonic() - started)
-        channel.write(reply)
+        with _undisturbed():
+            try:
+                request = decode_request(line)
+            except RemoteProtocolError as err:
+                channel.write(Failure(0, err))
+                return
+            started = time.monotonic()
+            reply, outcome = _reply(channel, service, request, greeted=greeted)
+            record(request, outcome, time.monotonic() - started)
+            channel.write(reply)
         if isinstance(reply, Failure) and isinstance(reply.error, ProtocolError):
             return
+        greeted = greeted or isinstance(reply, Answer)
 
 
 def refuse(channel: Channel, error: Error) -> None:
@@ -108,6 +101,31 @@ def _next_line(channel: Channel) -> bytes | None:
     except RemoteProtocolError as err:
         channel.write(Failure(0, err))
         return None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let what ends this process wait until the block's end, and then end it at once."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reply(
+    channel: Channel, service: Service, request: Request, *, greeted: bool
+) -> tuple[Answer | Failure, str]:
+    """Return the reply to a request, and its outcome for the record."""
+    try:
+        value = _answer(channel, service, request) if greeted else _greet(service, request)
+    except Error as err:
+        return Failure(request.id, err), err.code
+    except Exception:  # noqa: BLE001 - the last border: a fault of ours must not end the channel unsaid
+        syslog.syslog(syslog.LOG_ERR, f"zolder-san {request.method}: {traceback.format_exc()}")
+        message = f"an internal error of the agent in {request.method}; the SAN's system log has it"
+        return Failure(request.id, BackendError(message, operation=str(request.operation))), "internal"
+    return Answer(request.id, value), outcome_of(value)
 
 
 def _greet(service: Service, request: Request) -> shapes.Json:

@@ -39,16 +39,3 @@ def take_channel(folder: Path, identity: Identity, most: int) -> None:
             " (max_channels in this SAN's policy)"
         )
         raise Busy(message, holders=[])
-
-
-def count_channels(folder: Path, identity: Identity, most: int) -> int:
-    """Return how many channels an identity has open now."""
-    try:
-        descriptor = os.open(folder / "channels", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        first = zlib.crc32(identity.encode()) << _SPREAD_BITS
-        return sum(not try_lock(descriptor, first + number) for number in range(most))
-    finally:
-        os.close(descriptor)

@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
 from zolder.names import zvol_dataset
+from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
-from zolder.san.privileged import Properties
-from zolder.san.zpool import SNAPSHOT, SNAPSHOT_MARK, VOLUME_MARK, Zpool, local, number, refuse_foreign, text
+from zolder.san.zpool import Zpool, local, number, refuse_foreign
 from zolder.san.zvols import shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def take_snapshot(zpool: Zpool, name: str) -> bool:
             zpool.explain(err)
     else:
         return True
-    found = zpool.look({name: SNAPSHOT}).get(name)
+    found = zpool.look(name).get(name)
     if found is None or local(found, SNAPSHOT_MARK, name) is None:
         message = f"{name} exists and was not made by Zolder"
         raise AlreadyExists(message)
@@ -51,7 +51,7 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
 
     :raises NotPermitted: a snapshot of that name is not ours.
     """
-    found = zpool.look({name: SNAPSHOT}).get(name)
+    found = zpool.look(name).get(name)
     if found is None:
         return False
     if local(found, SNAPSHOT_MARK, name) is None:
@@ -123,7 +123,7 @@ def _destroy(zpool: Zpool, name: str) -> None:
 
 
 def _is_deferred(found: Properties) -> bool:
-    return text(found, "defer_destroy") == "on"
+    return number(found, "defer_destroy") == 1
 
 
 def _undo(step: Callable[[str], None], name: str) -> None:

@@ -36,10 +36,6 @@ from zolder.san.policy import Policy
 from zolder.san.privileged import Privileged
 from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
 from zolder.san.zpool import (
-    DOOMED,
-    OWNERSHIP,
-    SNAPSHOT,
-    ZVOL,
     Zpool,
     number,
     require_zvol,
@@ -74,7 +70,7 @@ class ZfsStorage(Storage):
         self._operation = operation
         self._privileged = privileged
         self._site = site or Site()
-        self._locks = Locks(self._site.run)
+        self._locks = Locks(self._site.run / "locks")
         self._policy = policy
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
@@ -129,8 +125,7 @@ class ZfsStorage(Storage):
             self._counting(parent, zvol, volsize_bytes),
         ):
             zpool = self._zpool(parent)
-            needed = (source_dataset, OWNERSHIP) if snapshot is None else (origin, SNAPSHOT)
-            found = zpool.glance({clone_dataset: ZVOL, needed[0]: (*needed[1], "volsize")})
+            found = zpool.glance(clone_dataset, source_dataset if snapshot is None else origin)
             existing = zvol_in(found, parent, zvol)
             if existing is not None:
                 self._complete_clone(zpool, existing, wanted)
@@ -159,7 +154,7 @@ class ZfsStorage(Storage):
         """See ``Storage``."""
         dataset = zvol_dataset(parent, zvol)
         with self._changing(parent, zvol) as zpool:
-            found = zpool.look({dataset: DOOMED})
+            found = zpool.look(dataset)
             if found:
                 volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
                 self._privileged.close_export(parent, zvol, None)

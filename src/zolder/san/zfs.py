@@ -1,4 +1,4 @@
-"""What libzfs_core lacks, done by the ``zfs`` command: reservations and setting properties.
+"""What the libraries lack, done by the ``zfs`` command: reservations, setting properties, listing clones.
 
 Takes whole dataset names built from checked parts. Its text is read strictly: an error is recognised only
 where the whole sentence matches and names our object, as seen with OpenZFS 2.3 (tests/lab); anything else
@@ -47,6 +47,18 @@ def set_volsize(dataset: str, volsize_bytes: int) -> None:
 def reserve(dataset: str) -> None:
     """Give a zvol the reservation that its size needs, making it thick."""
     _zfs(dataset, "set", "refreservation=auto", dataset)
+
+
+def clones_of(dataset: str) -> dict[str, tuple[str, ...]]:
+    """Return every snapshot of a zvol with the clones that depend on it.
+
+    :raises BackendError: ZFS cannot say.
+    """
+    finished = run([ZFS, "list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "name,clones", dataset])
+    if finished.exit_status:
+        raise finished.error()
+    rows = (line.split("\t") for line in finished.stdout.splitlines())
+    return {name: tuple(clones.split(",")) if clones not in {"", "-"} else () for name, clones in rows}
 
 
 def recognise(finished: Finished, dataset: str) -> int | None:

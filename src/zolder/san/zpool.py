@@ -8,29 +8,17 @@ parent has been proven to be the one that was set up (zolder.san.parents).
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound, NotPermitted, PoolSuspended
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
-from zolder.san import lzc
+from zolder.san import libzfs, lzc
+from zolder.san.libzfs import VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
-from zolder.san.nvlist import unsigned
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
-from zolder.san.privileged import Look, Privileged, Properties
-
-VOLUME_MARK: Final = "zolder:volume"
-SNAPSHOT_MARK: Final = "zolder:snapshot"
-# What must be known of a zvol or a snapshot to say whose it is. A native property opens the object set, which
-# costs ten times what the mark does, so each look asks for what it needs.
-OWNERSHIP: Final = (VOLUME_MARK,)
-SNAPSHOT: Final = ("defer_destroy", SNAPSHOT_MARK)
-ZVOL: Final = ("volsize", VOLUME_MARK, "refreservation", "origin")
-DOOMED: Final = ("volblocksize", VOLUME_MARK, "origin")
-_PARENT: Final = ("guid", "used", "available")
-# All that anybody looks at here; root shows nothing else.
-READABLE: Final = frozenset((*OWNERSHIP, *SNAPSHOT, *ZVOL, *DOOMED, *_PARENT))
+from zolder.san.privileged import Privileged
 
 # The import of its zpool in which a parent was proven last.
 _PROVEN: Final[dict[DatasetName, str | None]] = {}
@@ -42,7 +30,7 @@ class Zpool:
     def __init__(self, site: Site, parent: DatasetName, privileged: Privileged) -> None:
         """Make sure that the zpool can be asked.
 
-        :param privileged: reads for us, which the kernel lets root do alone.
+        :param privileged: knows who holds a zvol's device.
         :raises PoolUnavailable, PoolSuspended: it cannot.
         """
         require_active(site, parent.zpool)
@@ -51,27 +39,26 @@ class Zpool:
         self.library = lzc.library()
         self.privileged = privileged
 
-    def look(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
-        """Return the wanted properties of those datasets that exist; what is missing is proven absent.
+    def look(self, *datasets: str) -> dict[str, Properties]:
+        """Return those of the datasets that exist; what is missing is proven absent.
 
         :raises PoolUnavailable: something is missing and the parent is not the one that was set up.
         """
-        found = self.glance(wanted)
-        if found.keys() != wanted.keys():
+        found = self.glance(*datasets)
+        if len(found) < len(datasets):
             self.prove()
         return found
 
-    def glance(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Properties]:
+    def glance(self, *datasets: str) -> dict[str, Properties]:
         """Return the same without the proof: what is missing here may only be out of sight."""
-        looks = tuple(Look(dataset, tuple(properties)) for dataset, properties in wanted.items())
-        return dict(self.privileged.read_datasets(self.parent, looks))
+        return {name: found for name in datasets if (found := libzfs.library().read(name)) is not None}
 
     def prove(self) -> None:
         """Make sure that what this zpool calls absent is absent.
 
         :raises PoolUnavailable: the parent is not the one that was set up.
         """
-        found = self.glance({self.parent: ("guid",)})
+        found = self.glance(self.parent)
         require_recorded(self._site, self.parent, _guid(found.get(self.parent)))
 
     def prove_once(self) -> None:
@@ -89,14 +76,14 @@ class Zpool:
 
         :raises NotFound: the zpool has no such dataset and never had.
         """
-        found = self.glance({self.parent: _PARENT})
+        found = self.glance(self.parent)
         record_parent(self._site, self.parent, _guid(found.get(self.parent)))
         return found[self.parent]
 
     def children(self) -> Mapping[str, Properties]:
         """Return all datasets directly below the parent."""
         self.prove()
-        return self.privileged.read_children(self.parent, ZVOL)
+        return libzfs.library().children(self.parent)
 
     def explain(self, error: ZfsError, *, needed_bytes: int = 0) -> NoReturn:
         """Raise what the kernel's answer means to a caller.
@@ -110,7 +97,7 @@ class Zpool:
         if error.errno == lzc.SUSPENDED_ERRNO:
             return PoolSuspended(f"zpool {self.parent.zpool} has suspended its I/O", zpool=self.parent.zpool)
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            available = number(self.glance({self.parent: ("available",)})[self.parent], "available")
+            available = number(self.glance(self.parent)[self.parent], "available")
             message = f"{error.filename}: {needed_bytes} bytes are needed and {available} available"
             return NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
         if error.errno == errno.ENOENT:
@@ -159,13 +146,13 @@ def zvols_in(children: Mapping[str, Properties], parent: DatasetName) -> tuple[Z
 
 
 def require_zvol(found: Mapping[str, Properties], dataset: str) -> VolumeId:
-    """Return the volume that a dataset, seen in a look for ZVOL or DOOMED, is marked with.
+    """Return the volume that a dataset, seen in a look, is marked with, if it is a zvol.
 
     :raises NotFound: the look proved it absent.
     :raises NotPermitted: it bears no mark of ours, or is no zvol.
     """
     mark = require_ours(found, dataset)
-    if found[dataset].keys().isdisjoint(("volsize", "volblocksize")):
+    if "volsize" not in found[dataset]:
         refuse_foreign(dataset)
     return mark
 
@@ -199,7 +186,7 @@ def find_mark(dataset: str, found: Properties) -> VolumeId | None:
 def number(found: Properties, name: str) -> int:
     """Return a property that is a figure; one that is not set is 0."""
     value = found[name].value if name in found else 0
-    return unsigned(value) if isinstance(value, int) else 0
+    return value if isinstance(value, int) else 0
 
 
 def text(found: Properties, name: str) -> str | None:

@@ -13,14 +13,10 @@ from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
 from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
 from zolder.san import zfs
+from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.zpool import (
-    OWNERSHIP,
-    SNAPSHOT,
-    SNAPSHOT_MARK,
-    VOLUME_MARK,
-    ZVOL,
     Zpool,
     local,
     require_ours,
@@ -36,7 +32,7 @@ def find_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol | None:
 
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    return zvol_in(zpool.look({zvol_dataset(zpool.parent, zvol): ZVOL}), zpool.parent, zvol)
+    return zvol_in(zpool.look(zvol_dataset(zpool.parent, zvol)), zpool.parent, zvol)
 
 
 def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
@@ -59,7 +55,7 @@ def owner_of(zpool: Zpool, zvol: ZvolName) -> VolumeId:
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    return require_ours(zpool.look({dataset: OWNERSHIP}), dataset)
+    return require_ours(zpool.look(dataset), dataset)
 
 
 def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
@@ -135,9 +131,9 @@ def _clear_snapshots(zpool: Zpool, zvol: ZvolName) -> None:
     :raises Busy: there are other snapshots, or clones.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    snapshots = dict(zpool.privileged.read_clones(zpool.parent, zvol))
+    snapshots = zfs.clones_of(dataset)
     for snapshot in [name for name, clones in snapshots.items() if is_clone_origin(name) and not clones]:
-        mark = local(zpool.look({snapshot: SNAPSHOT}).get(snapshot, {}), SNAPSHOT_MARK, snapshot)
+        mark = local(zpool.look(snapshot).get(snapshot, {}), SNAPSHOT_MARK, snapshot)
         if mark == snapshot.partition("@")[2]:
             try:
                 zpool.library.destroy_snapshot(snapshot)

@@ -14,9 +14,10 @@ from zolder.san.check.machine import Machine
 from zolder.san.check.padding import check_padding
 from zolder.san.check.parents import check_parents
 from zolder.san.check.policies import check_policy
+from zolder.san.check.program import check_command
 from zolder.san.check.services import check_helper, check_services
 from zolder.san.check.sshd import check_sshd
-from zolder.san.check.system import check_clock, check_command, check_memory
+from zolder.san.check.system import check_clock, check_memory
 from zolder.san.check.targets import check_portals, check_targets
 from zolder.san.check.zpools import check_zpools
 from zolder.san.check.zvols import check_zvols

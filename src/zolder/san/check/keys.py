@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from zolder.san.check.accounts import check_place
 from zolder.san.check.finding import Check, Finding
 from zolder.san.check.machine import Machine
 from zolder.san.check.policies import AUTHORIZE, policies
+from zolder.san.keylines import PATH, KeyLine, parse_lines
 
 KEYS: Final = Check("keys")
-PATH: Final = "/etc/zolder/authorized_keys"
 # What `restrict` takes and these give back, or what makes a line another thing than a key: sshd(8).
 _OPENING: Final = frozenset(
     {"agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding", "cert-authority"}
     | {"permitopen", "permitlisten", "tunnel", "environment", "principals"}
 )
-_COMMAND: Final = re.compile(r"((?:/[\w.+-]+)*/?zolder-san) serve --identity ([a-z][a-z0-9_-]*)", re.ASCII)
 _SHORTEST_RSA_BITS: Final = 3072
-_OPTION: Final = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?=[,\s]|$)', re.ASCII)
-_KIND: Final = re.compile(r"(?:ssh|ecdsa|sk)-[a-z0-9@.-]+", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyLine:
-    """One line of authorized_keys; option names in lower case."""
-
-    number: int
-    options: tuple[tuple[str, str], ...]
-    kind: str
-    blob: bytes
-
-    @property
-    def commands(self) -> list[str]:
-        """The forced commands; there should be one."""
-        return [value.replace('\\"', '"') for name, value in self.options if name == "command"]
-
-    @property
-    def forced(self) -> tuple[str, str] | None:
-        """The program and the identity of the one forced command; None unless it is of ours."""
-        return parse_command(self.commands[0]) if len(self.commands) == 1 else None
-
-
-def parse_command(command: str) -> tuple[str, str] | None:
-    """Return the program and the identity of a forced command of ours; None of any other."""
-    found = _COMMAND.fullmatch(command)
-    return (found[1], found[2]) if found else None
-
-
-def parse_line(number: int, line: str) -> KeyLine | None:
-    """Return what a line of authorized_keys says, or None where it is not to be understood."""
-    options, rest = [], line.strip()
-    if not _KIND.fullmatch(rest.partition(" ")[0]):
-        while found := _OPTION.match(rest):
-            options.append((found[1].lower(), found[2] or ""))
-            rest = rest[found.end() :]
-            if not rest.startswith(","):
-                break
-            rest = rest[1:]
-    words = rest.split()
-    try:
-        kind, encoded = words[0], words[1]
-        blob = base64.b64decode(encoded, validate=True)
-    except (IndexError, binascii.Error):
-        return None
-    # The blob says its own kind, too, and sshd compares.
-    return KeyLine(number, tuple(options), kind, blob) if _first_part(blob) == kind.encode() else None
 
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
@@ -82,10 +29,7 @@ def check_keys(machine: Machine) -> Iterator[Finding]:
         return
     seen: dict[bytes, int] = {}
     identities: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key = parse_line(number, line)
+    for number, key in parse_lines(text):
         subject = f"{PATH}, line {number}"
         edit = f"sudoedit +{number} {PATH}"
         if key is None:
@@ -141,10 +85,6 @@ def _check_identities(machine: Machine, identities: Mapping[str, str]) -> Iterat
 def _rsa_bits(blob: bytes) -> int:
     parts = _parts(blob)
     return int.from_bytes(parts[2]).bit_length() if len(parts) > 2 else 0  # noqa: PLR2004 - kind, e, n: RFC 4253, 6.6
-
-
-def _first_part(blob: bytes) -> bytes:
-    return next(iter(_parts(blob)), b"")
 
 
 def _parts(blob: bytes) -> list[bytes]:

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from zolder.san.check.accounts import INSTALL, USER, accounts, find_user
 from zolder.san.check.finding import Check, Finding, NotChecked
-from zolder.san.check.keys import PATH as KEYS_FILE
-from zolder.san.check.keys import parse_command
 from zolder.san.check.machine import Machine
 from zolder.san.check.policies import policies
+from zolder.san.confinement import (
+    ADDRESSES,
+    BY_KEY,
+    BY_PASSWORD,
+    NO_ENVIRONMENT,
+    NO_OTHER_WAYS_IN,
+    Settings,
+    differences,
+    question,
+    read_settings,
+)
+from zolder.san.keylines import parse_command
 
 SSHD: Final = Check("sshd")
-Settings = Mapping[str, str]
-
-# Each by itself: before OpenSSH 10.0 DisableForwarding left agents and X11 open (CVE-2025-32728).
-_CLOSED: Final = {
-    "allowtcpforwarding": "no",
-    "allowstreamlocalforwarding": "no",
-    "allowagentforwarding": "no",
-    "x11forwarding": "no",
-    "permittunnel": "no",
-    "permittty": "no",
-    "permituserrc": "no",
-    "permituserenvironment": "no",
-}
-_KEYS_ONLY: Final = {
-    "authorizedkeysfile": KEYS_FILE,
-    "passwordauthentication": "no",
-    "kbdinteractiveauthentication": "no",
-    "authenticationmethods": "publickey",
-    "pubkeyauthentication": "yes",
-}
-_PASSWORD_ONLY: Final = {
-    "authorizedkeysfile": "none",
-    "passwordauthentication": "yes",
-    "permitemptypasswords": "no",
-}
-_OTHER_WAYS_IN: Final = ("authorizedkeyscommand", "trustedusercakeys")
+# Our drop-in cannot say this one, which holds for everybody (sshd_config(5), Match).
+_NO_USER_ENVIRONMENT: Final = {"permituserenvironment": "no"}
 _LEAST_SESSIONS: Final = 10
-_DROP_IN: Final = "/etc/ssh/sshd_config.d/50-zolder.conf"
-_REPAIR: Final = f"{INSTALL}\nsudo sshd -T -C user={{}},host=h,addr=127.0.0.1"
+_DROP_IN: Final = "/etc/ssh/sshd_config.d/00-zolder.conf"
+_REPAIR: Final = f"{INSTALL}\nsudo sshd -T -C user={{}},host=h,addr={{}}"
 
 
 def check_sshd(machine: Machine) -> Iterator[Finding]:
     """Look at what sshd does for the agent's user, and for each further name of it that has a password."""
-    settings = _effective(machine, USER)
-    faults = [
-        *_differing(USER, settings, _CLOSED | _KEYS_ONLY),
-        *_other_ways(settings),
-        *_check_lifetime(settings),
-    ]
-    if settings.get("forcecommand", "none") != "none":
-        message = f"ForceCommand {settings['forcecommand']} stands above the commands of the keys"
-        faults.append(SSHD.failure(USER, message, _REPAIR.format(USER)))
+    settings = _effective(machine, USER, ADDRESSES[0])
+    faults = [*_check_name(machine, USER, _key_faults), *_check_lifetime(settings)]
     yield from faults
     if not any(fault.level in {"failure", "warning"} for fault in faults):
         yield SSHD.ok(USER, "gets in by the keys of the agent's file alone; no forwarding, no terminal")
@@ -62,40 +41,59 @@ def check_sshd(machine: Machine) -> Iterator[Finding]:
     yield from _check_room(machine, settings)
 
 
-def _effective(machine: Machine, name: str) -> Settings:
-    """Return sshd's settings for a user; of those that come more than once, all with a space between.
+def _effective(machine: Machine, name: str, address: str) -> Settings:
+    """Return sshd's settings for a user who comes from an address.
 
     :raises NotChecked: sshd does not say, or says something else.
     """
-    text = machine.output("sshd", "-T", "-C", f"user={name},host=h,addr=127.0.0.1")
-    settings: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        settings[key.lower()] = f"{settings[key.lower()]} {value}" if key.lower() in settings else value
+    text = machine.output("sshd", "-T", "-C", question(name, address))
+    settings = read_settings(text)
     if "authorizedkeysfile" not in settings:
         message = f"sshd -T printed no settings but {text[:80]!a}"
         raise NotChecked(message)
     return settings
 
 
-def _differing(name: str, settings: Settings, wanted: Settings) -> Iterator[Finding]:
+def _check_name(
+    machine: Machine, name: str, find: Callable[[str, Settings, str], Iterator[Finding]]
+) -> list[Finding]:
+    """Return what is wrong for a user from any of the addresses, each fault once: where it is met first."""
+    faults: dict[tuple[str, str], Finding] = {}
+    for address in ADDRESSES:
+        for fault in find(name, _effective(machine, name, address), address):
+            faults.setdefault((fault.level, fault.message), fault)
+    return list(faults.values())
+
+
+def _key_faults(name: str, settings: Settings, address: str) -> Iterator[Finding]:
+    yield from _differing(name, settings, {**BY_KEY, **_NO_USER_ENVIRONMENT}, address)
+    for key, wanted in NO_OTHER_WAYS_IN.items():
+        if (now := settings.get(key, wanted)) != wanted:
+            message = f"{key} is {now}: whoever it lets in as {name} has no forced command"
+            yield SSHD.warning(name, message, f"sudoedit {_DROP_IN}   # {key} none, below Match User {name}")
+    if settings.get("forcecommand", "none") != "none":
+        message = f"ForceCommand {settings['forcecommand']} stands above the commands of the keys"
+        yield SSHD.failure(name, message, _REPAIR.format(name, address))
+
+
+def _password_faults(name: str, settings: Settings, address: str) -> Iterator[Finding]:
+    yield from _differing(name, settings, {**BY_PASSWORD, **_NO_USER_ENVIRONMENT}, address)
+    forced = parse_command(settings.get("forcecommand", "none"))
+    identity = name.removeprefix(f"{USER}-")
+    if forced is None or forced[1] != identity:
+        message = f"is forced to {settings.get('forcecommand', 'none')!a}, not to the agent as {identity}"
+        yield SSHD.failure(name, message, _REPAIR.format(name, address))
+
+
+def _differing(name: str, settings: Settings, wanted: Settings, address: str) -> Iterator[Finding]:
     if silent := sorted(wanted.keys() - settings.keys()):
         yield SSHD.unknown(name, f"this sshd does not say its {', '.join(silent)}")
-    wrong = [
-        f"{key} is {settings[key]}, not {value}"
-        for key, value in wanted.items()
-        if settings.get(key, value) != value
-    ]
-    if wrong:
+    if wrong := differences(settings, wanted):
         message = f"{'; '.join(wrong)}: {_DROP_IN} is missing or comes too late"
-        yield SSHD.failure(name, message, _REPAIR.format(name))
-
-
-def _other_ways(settings: Settings) -> Iterator[Finding]:
-    for key in _OTHER_WAYS_IN:
-        if (now := settings.get(key, "none")) != "none":
-            message = f"{key} is {now}: whoever it lets in as {USER} has no forced command"
-            yield SSHD.warning(USER, message, f"sudoedit {_DROP_IN}   # {key} none, below Match User {USER}")
+        yield SSHD.failure(name, message, _REPAIR.format(name, address))
+    if (taken := settings.get("acceptenv", NO_ENVIRONMENT)) != NO_ENVIRONMENT:
+        message = f"takes environment variables from its clients: AcceptEnv is {taken}"
+        yield SSHD.warning(name, message, _REPAIR.format(name, address))
 
 
 def _check_lifetime(settings: Settings) -> Iterator[Finding]:
@@ -140,13 +138,8 @@ def _check_twins(machine: Machine) -> Iterator[Finding]:
     twins = [item for item in accounts(machine) if agent and item.uid == agent.uid and item.name != USER]
     known = policies(machine) if twins else {}
     for twin in twins:
-        settings = _effective(machine, twin.name)
-        faults = list(_differing(twin.name, settings, _CLOSED | _PASSWORD_ONLY))
-        forced = parse_command(settings.get("forcecommand", "none"))
+        faults = _check_name(machine, twin.name, _password_faults)
         identity = twin.name.removeprefix(f"{USER}-")
-        if forced is None or forced[1] != identity:
-            message = f"is forced to {settings.get('forcecommand', 'none')!a}, not to the agent as {identity}"
-            faults.append(SSHD.failure(twin.name, message, _REPAIR.format(twin.name)))
         if identity not in known:
             message = "logs in by password for an identity that the policy does not know"
             faults.append(SSHD.warning(twin.name, message, f"sudo zolder-san revoke {identity}"))

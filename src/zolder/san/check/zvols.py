@@ -11,7 +11,7 @@ from zolder.san.check.finding import Check, Finding, NotChecked
 from zolder.san.check.machine import Machine
 from zolder.san.check.policies import parents
 from zolder.san.check.zpools import require_answers
-from zolder.san.zpool import VOLUME_MARK
+from zolder.san.libzfs import VOLUME_MARK
 
 ZVOLS: Final = Check("zvols")
 _SHOWN: Final = 5

@@ -18,7 +18,7 @@ from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.keys import PublicKey
 from zolder.san.setup.policyfile import line_of, parse, read_text, with_table
 from zolder.san.setup.portals import own_portals
-from zolder.san.setup.sshd import sshd_steps
+from zolder.san.setup.sshd import Proof, sshd_steps
 from zolder.san.setup.steps import Step
 from zolder.san.setup.tree import File, require_roots
 
@@ -59,7 +59,8 @@ def authorize_steps(host: Host, wish: Wish) -> list[Step]:
         require_parent(host, parent)
     ways_in: list[Step] = [File(host, texts.KEYS_FILE, new_keys, shared=True)]
     if wish.password:
-        ways_in.append(add_login(host, wish.identity))
+        login = add_login(host, wish.identity)
+        ways_in += [login, Proof(host, wish.identity, login)]
         if not has_password(host, wish.identity):
             name = texts.login_name(wish.identity)
             wish.notes.append(f"Nobody can log in as {name} yet: give it a password with 'passwd {name}'.")

@@ -5,18 +5,14 @@ Whatever else stands in it stays byte for byte. No I/O.
 
 from __future__ import annotations
 
-import re
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from zolder.names import Identity
-from zolder.san.setup.keys import KINDS, PublicKey
-
-_COMMAND: Final = re.compile(r'(?:^|,)command="(?:\\"|[^"])*? serve --identity ([a-z][a-z0-9_-]*)"')
-_FROM: Final = re.compile(r'(?:^|,)from="([^"]*)"')
-# Options are one word, but that blanks may stand between quotes (sshd(8), "AUTHORIZED_KEYS FILE FORMAT").
-_OPTIONS: Final = re.compile(r'((?:"(?:\\"|[^"])*"|[^\s"])+)[ \t]+(\S.*)')
+from zolder.san.keylines import parse_lines, unclear_lines
+from zolder.san.setup.keys import PublicKey
+from zolder.san.setup.texts import KEYS_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +27,25 @@ class Entry:
 
 def entries(text: str) -> list[Entry]:
     """Return what the lines with keys say."""
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        entry = _entry(number, line.strip())
-        if entry:
-            found.append(entry)
-    return found
+    return [
+        Entry(
+            number,
+            PublicKey(key.kind, base64.b64encode(key.blob).decode()),
+            key.forced[1] if key.forced else None,
+            key.sources,
+        )
+        for number, key in parse_lines(text)
+        if key
+    ]
 
 
-def _entry(number: int, line: str) -> Entry | None:
-    if not line or line.startswith("#"):
-        return None
-    options, words = "", line.split()
-    if words[0] not in KINDS:
-        parted = _OPTIONS.fullmatch(line)
-        if not parted:
-            return None
-        options, words = parted[1], parted[2].split()
-    if words[0] not in KINDS or len(words) < 2:  # noqa: PLR2004 - kind and key
-        return None
-    command, source = _COMMAND.search(options), _FROM.search(options)
-    sources = tuple(sorted(source[1].split(","))) if source else ()
-    return Entry(number, PublicKey(words[0], words[1]), command[1] if command else None, sources)
+def unclear(text: str) -> list[str]:
+    """Return a sentence for each line of which nobody can say here whom it lets in, and as whom."""
+    return [
+        f"/{KEYS_FILE}, line {number}: what it runs is not understood, so it stays, and may let somebody in: "
+        "look at it, and write it anew with 'zolder-san authorize' or remove it by hand."
+        for number in unclear_lines(text)
+    ]
 
 
 def key_line(executable: str, identity: Identity, key: PublicKey, sources: tuple[str, ...]) -> str:

@@ -21,6 +21,7 @@ from zolder.san.setup.host import Host, SetupError, running_executable
 from zolder.san.setup.install import NO_SYSTEMD, folder_steps, install_steps
 from zolder.san.setup.keys import PublicKey, check_sources, read_key, read_key_file
 from zolder.san.setup.portals import parse_portal
+from zolder.san.setup.program import require_roots_program, running_code
 from zolder.san.setup.revoke import revoke_steps
 from zolder.san.setup.steps import Say, Step, carry_out
 
@@ -121,10 +122,12 @@ def run(options: argparse.Namespace, host: Host | None = None) -> int:
     if os.geteuid() != 0:
         return _fail(f"'zolder-san {options.command}' needs root: run it with sudo")
     try:
-        machine = host or Host(executable=running_executable())
+        machine = host or Host(executable=running_executable(), code=running_code())
         if options.command == "list":
             found = listing.identities(machine)
             _say(json.dumps(found) if options.json else listing.as_text(found))
+            for warning in listing.warnings(machine):
+                _warn(warning)
         else:
             _change(machine, options)
     except (SetupError, PolicyError, InvalidRequest, BackendError) as err:
@@ -139,14 +142,22 @@ def _change(host: Host, options: argparse.Namespace) -> None:
     said: list[str] = []
     say: Say = said.append if as_json else _say
     notes: list[str] = []
+    if options.command != "revoke":
+        require_roots_program(host)
     # The lock lies in the folder that install makes.
     first = folder_steps(host) if options.command == "install" else []
-    if options.dry_run:
-        changes = carry_out(host, [*first, *_steps(host, options, notes)], say, dry_run=True)
-    else:
-        changes = carry_out(host, first, say, dry_run=False)
-        with host.lock(say):
-            changes += carry_out(host, _steps(host, options, notes), say, dry_run=False)
+    try:
+        if options.dry_run:
+            changes = carry_out(host, [*first, *_steps(host, options, notes)], say, dry_run=True)
+        else:
+            changes = carry_out(host, first, say, dry_run=False)
+            with host.lock(say):
+                changes += carry_out(host, _steps(host, options, notes), say, dry_run=False)
+    except (SetupError, PolicyError, BackendError):
+        # What cannot be revoked makes no less of what is to be said of the rest.
+        for note in notes if options.command == "revoke" else ():
+            _warn(note)
+        raise
     if as_json:
         report = {"changed": bool(changes), "dry_run": options.dry_run, "changes": said, "notes": notes}
         _say(json.dumps(report))
@@ -191,6 +202,10 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
 def _fail(message: str) -> int:
-    sys.stderr.write(f"zolder-san: {message}\n")
+    _warn(f"zolder-san: {message}")
     return 1

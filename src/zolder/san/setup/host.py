@@ -59,11 +59,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One machine. ``patience_seconds`` is how long channels that were told to end are waited for."""
+    """One machine.
+
+    ``patience_seconds`` is how long channels that were told to end are waited for; ``code`` has the paths of
+    what root runs besides ``executable``, which nobody else may be able to change. Without any, that is not
+    looked at.
+    """
 
     root: Path = Path("/")
     run: Run = run
     executable: str = EXECUTABLE
+    code: tuple[str, ...] = ()
     patience_seconds: float = 20.0
 
     def path(self, name: str) -> Path:

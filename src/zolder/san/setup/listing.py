@@ -8,7 +8,7 @@ from zolder.errors import InvalidRequest
 from zolder.names import Identity
 from zolder.san.setup import texts
 from zolder.san.setup.accounts import has_password, password_identities
-from zolder.san.setup.authorized import Entry, entries
+from zolder.san.setup.authorized import Entry, entries, unclear
 from zolder.san.setup.channels import count_channels
 from zolder.san.setup.host import Host
 from zolder.san.setup.policyfile import parse, read_text
@@ -43,6 +43,12 @@ def identities(host: Host) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def warnings(host: Host) -> list[str]:
+    """Return a sentence for each line of the file of keys that may let somebody in unseen."""
+    content = host.read(texts.KEYS_FILE)
+    return unclear(content.text) if content else []
 
 
 def _key(entry: Entry) -> dict[str, Any]:

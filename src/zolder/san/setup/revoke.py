@@ -11,15 +11,16 @@ from typing import Final, NoReturn
 from zolder.names import DatasetName, Identity
 from zolder.san.setup import texts
 from zolder.san.setup.accounts import password_identities, remove_login
-from zolder.san.setup.authorized import Entry, entries, without
+from zolder.san.setup.authorized import Entry, entries, unclear, without
 from zolder.san.setup.channels import EndChannels
 from zolder.san.setup.datasets import parents_of, removal_steps, udev_steps
 from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.keys import PublicKey
 from zolder.san.setup.policyfile import Policies, PolicyError, parse, read_text, without_table
 from zolder.san.setup.sshd import sshd_steps
-from zolder.san.setup.steps import Step
+from zolder.san.setup.steps import After, Step
 from zolder.san.setup.tree import File, require_roots
+from zolder.san.setup.units import SERVICE
 
 STAYS: Final = "Volumes, snapshots and exports stay as they are."
 
@@ -32,21 +33,35 @@ def revoke_steps(host: Host, identity: Identity, key: PublicKey | None, notes: l
     """
     if key is not None:
         return _revoke_key(host, identity, key, notes)
+    notes += _unclear(host)
     keys = _keys_step(host, lambda entry: entry.identity == identity)
     login = remove_login(host, identity)
     logins = [name for name in password_identities(host) if name != identity]
+    channels = EndChannels(host, identity, [*keys, login])
     ways_in = [
         *keys,
         login,
         # The login's name is gone before its block is, without which it would be an ordinary login.
-        *(sshd_steps(host, logins) if _has_block(host, identity) else []),
+        *(_drop_in_steps(host, logins) if _has_block(host, identity) else []),
         # They finish what they began with the rights that they began it with.
-        EndChannels(host, identity, [*keys, login]),
+        channels,
     ]
-    return [*ways_in, *_rights_steps(host, identity, notes)]
+    rights = _rights_steps(host, identity, channels, notes)
+    steps = [*ways_in, *rights]
+    # A connection of the helper's that stood all the while knows the policy as it was.
+    restart = ["systemctl", "try-restart", SERVICE]
+    return [*steps, After(host, restart, [*keys, login, *rights])] if host.has_systemd else steps
 
 
-def _rights_steps(host: Host, identity: Identity, notes: list[str]) -> list[Step]:
+def _drop_in_steps(host: Host, logins: list[Identity]) -> list[Step]:
+    """Return sshd's steps; a fault in its files, whosever it is, keeps nobody in."""
+    steps = sshd_steps(host, logins)
+    for step in steps:
+        step.blocking = False
+    return steps
+
+
+def _rights_steps(host: Host, identity: Identity, channels: EndChannels, notes: list[str]) -> list[Step]:
     try:
         text = read_text(host) or ""
         policies = parse(text)
@@ -63,13 +78,15 @@ def _rights_steps(host: Host, identity: Identity, notes: list[str]) -> list[Step
         *removal_steps(host, _only_of(identity, policies)),
         table,
         # Whoever came over a connection that stood all the while.
-        EndChannels(host, identity, [table]),
+        EndChannels(host, identity, [table], before=channels),
         *udev_steps(host, parents_of(remaining.values())),
     ]
 
 
 class Failed(Step):
-    """A step that cannot be done, behind those that can."""
+    """A step that cannot be done, between those that can."""
+
+    blocking = False
 
     def __init__(self, error: Exception) -> None:
         """Keep the reason."""
@@ -97,6 +114,7 @@ def _only_of(identity: Identity, policies: Policies) -> list[DatasetName]:
 
 
 def _revoke_key(host: Host, identity: Identity, key: PublicKey, notes: list[str]) -> list[Step]:
+    notes += _unclear(host)
     content = host.read(texts.KEYS_FILE)
     standing = entries(content.text) if content else []
     ours = [entry for entry in standing if entry.identity == identity]
@@ -114,6 +132,11 @@ def _revoke_key(host: Host, identity: Identity, key: PublicKey, notes: list[str]
         *steps,
         *([EndChannels(host, identity, steps)] if any(entry.key == key for entry in ours) else []),
     ]
+
+
+def _unclear(host: Host) -> list[str]:
+    content = host.read(texts.KEYS_FILE)
+    return unclear(content.text) if content else []
 
 
 def _keys_step(host: Host, unwanted: Callable[[Entry], bool]) -> list[Step]:

@@ -1,36 +1,28 @@
-"""sshd's drop-in: checked by sshd itself, with all else that it reads, before it is put in place."""
+"""sshd's drop-in: proven by sshd itself before it is put in place, and read by sshd once it is."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from zolder.names import Identity
-from zolder.san.setup.host import Host, SetupError
+from zolder.san.setup.host import Host
+from zolder.san.setup.proof import prove
 from zolder.san.setup.steps import After, Step
-from zolder.san.setup.texts import SSHD_FILE, sshd_config
+from zolder.san.setup.texts import SSHD_FILE, login_name, sshd_config
 from zolder.san.setup.tree import File
 
-_MAIN: Final = "etc/ssh/sshd_config"
-_INCLUDE: Final = re.compile(r"^\s*Include\s.*\bsshd_config\.d/\*\.conf\b", re.MULTILINE | re.IGNORECASE)
-_PLACES: Final = "/usr/sbin:/usr/local/sbin:/usr/bin"
-# sshd makes it when it starts, and refuses to check a file without it where it never did (socket activation).
-_SEPARATION_FOLDER: Final = Path("/run/sshd")
 _UNIT_FOLDERS: Final = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
 
 
-def sshd_steps(host: Host, passwords: Iterable[Identity]) -> list[Step]:
+def sshd_steps(host: Host, passwords: Sequence[Identity]) -> list[Step]:
     """Return the steps that write the drop-in and have sshd read it.
 
     :param passwords: the identities that may log in with a password.
     """
     text = sshd_config(host.executable, passwords)
-    dropin = File(host, SSHD_FILE, text, verify=partial(_verify, host))
+    dropin = File(host, SSHD_FILE, text, verify=partial(prove, host, passwords))
     if not host.has_systemd:
         return [dropin]
     # It leaves an sshd alone that does not run: one started by a socket reads its files at each connection.
@@ -38,33 +30,29 @@ def sshd_steps(host: Host, passwords: Iterable[Identity]) -> list[Step]:
     return [dropin, After(host, reload, [dropin])]
 
 
+class Proof(Step):
+    """A login that was just made is confined: what sshd does for its groups shows only now."""
+
+    def __init__(self, host: Host, identity: Identity, login: Step) -> None:
+        """Prove it where the step ``login`` made the identity's own name."""
+        self._host = host
+        self._identity = identity
+        self._login = login
+
+    def needed(self) -> None:
+        """Ask sshd; there is never anything to do.
+
+        :raises SetupError: the login is not confined. Nobody can use it before it is given a password.
+        """
+        content = self._host.read(SSHD_FILE)
+        if content and self._login.changing and self._host.find_account(login_name(self._identity)):
+            prove(self._host, [self._identity], content.text)
+
+    def apply(self) -> None:
+        """Do nothing: this is never reached."""
+
+
 def _unit(host: Host) -> str:
     """Return sshd's unit: ``ssh`` on Debian and its relatives, ``sshd`` elsewhere."""
     found = any(host.path(f"{folder}/ssh.service").is_file() for folder in _UNIT_FOLDERS)
     return "ssh" if found else "sshd"
-
-
-def _verify(host: Host, text: str) -> None:
-    """Have sshd read the text behind all that it reads now.
-
-    :raises SetupError: it finds a fault, or would not read the drop-in at all.
-    """
-    main = host.read(_MAIN)
-    if main is None or not _INCLUDE.search(main.text):
-        message = (
-            f"/{_MAIN} does not read the files in sshd_config.d: put the line "
-            "'Include /etc/ssh/sshd_config.d/*.conf' at its top"
-        )
-        raise SetupError(message)
-    program = shutil.which("sshd", path=_PLACES)
-    if program is None:
-        message = "there is no sshd on this machine: install openssh-server"
-        raise SetupError(message)
-    _SEPARATION_FOLDER.mkdir(mode=0o755, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="zolder-") as folder:
-        candidate = Path(folder, "sshd_config")
-        candidate.write_text(f"Include {host.path(_MAIN)}\n{text}", encoding="utf-8")
-        done = host.run([program, "-t", "-f", str(candidate)])
-    if done.exit_status:
-        message = f"sshd refuses its configuration with /{SSHD_FILE}: {done.stderr.strip()[-1000:]}"
-        raise SetupError(message)

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from zolder.san.setup.host import Host
+from zolder.errors import BackendError
+from zolder.san.policy import PolicyError
+from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.writing import replace_file
 
 Argv = list[str]
@@ -24,6 +26,8 @@ class Step(ABC):
     """One part of a set-up. ``changing`` says whether this run found something to do in it."""
 
     changing = False
+    # Whether a plan ends where this step fails; where not, the others are done first.
+    blocking = True
 
     @abstractmethod
     def needed(self) -> str | None:
@@ -83,24 +87,38 @@ class After(Step):
 def carry_out(host: Host, steps: Sequence[Step], say: Say, *, dry_run: bool) -> int:
     """Say what each step would change and, but in a dry run, change it; return how many did.
 
-    :raises SetupError, BackendError, OSError: a step failed; those before it stand, none after was tried.
+    :raises SetupError, PolicyError, BackendError, OSError: a step failed. Those before it stand; if it is a
+        blocking one, none after was tried.
     """
     changes = 0
+    failed: list[Exception] = []
     for step in steps:
-        what = step.needed()
-        if what is None:
-            continue
-        step.changing = True
-        changes += 1
-        say(what)
-        if dry_run:
-            continue
-        following = {after.key for after in steps if isinstance(after, After) and step in after.because}
-        _note(host, _pending(host) | following)
-        step.apply()
-        if isinstance(step, After):
-            _note(host, _pending(host) - {step.key})
+        try:
+            what = step.needed()
+            if what is None:
+                continue
+            step.changing = True
+            changes += 1
+            say(what)
+            if not dry_run:
+                _apply(host, step, steps)
+        except (SetupError, PolicyError, BackendError) as err:
+            failed.append(err)
+            if step.blocking:
+                break
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise SetupError("\n".join(str(err) for err in failed))
     return changes
+
+
+def _apply(host: Host, step: Step, steps: Sequence[Step]) -> None:
+    following = {after.key for after in steps if isinstance(after, After) and step in after.because}
+    _note(host, _pending(host) | following)
+    step.apply()
+    if isinstance(step, After):
+        _note(host, _pending(host) - {step.key})
 
 
 def _pending(host: Host) -> set[str]:

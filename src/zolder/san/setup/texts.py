@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from zolder.names import DatasetName, Identity
+from zolder.san.confinement import NO_ENVIRONMENT
 from zolder.san.setup.host import USER
 from zolder.san.setup.tree import HEADING
 
 POLICY_FILE: Final = "etc/zolder/san.toml"
 KEYS_FILE: Final = "etc/zolder/authorized_keys"
 VERSION_FILE: Final = "etc/zolder/version"
-SSHD_FILE: Final = "etc/ssh/sshd_config.d/50-zolder.conf"
+# Of two files of sshd's that say the same thing, the first counts (sshd_config(5)).
+SSHD_FILE: Final = "etc/ssh/sshd_config.d/00-zolder.conf"
 TMPFILES_FILE: Final = "etc/tmpfiles.d/zolder.conf"
 MODULES_FILE: Final = "etc/modules-load.d/zolder.conf"
 EARLY_RULES_FILE: Final = "etc/udev/rules.d/10-zolder.rules"
@@ -53,7 +55,8 @@ MODULES_LOAD: Final = "\n".join((f"{HEADING}: the kernel's iSCSI target.", *MODU
 
 # All may stand behind Match (sshd_config(5)); MaxStartups, UsePAM and PermitUserEnvironment may not. Keys
 # that an AuthorizedKeysCommand or a certificate authority vouches for have no forced command: none is let in.
-_CONFINED: Final = """\
+_CONFINED: Final = f"""\
+    ChrootDirectory none
     AuthorizedKeysCommand none
     TrustedUserCAKeys none
     DisableForwarding yes
@@ -67,6 +70,7 @@ _CONFINED: Final = """\
     ClientAliveInterval 15
     ClientAliveCountMax 3
     MaxSessions 10
+    AcceptEnv {NO_ENVIRONMENT}
 """
 
 
@@ -83,6 +87,8 @@ def sshd_config(executable: str, passwords: Iterable[Identity]) -> str:
     keys = f"""\
 {HEADING}: what {USER} may do is one program, which answers typed requests. See sshd_config(5).
 Match User {USER}
+    # Else another file's command for everybody would stand above those of the keys.
+    ForceCommand none
     AuthorizedKeysFile /{KEYS_FILE}
     PubkeyAuthentication yes
     PasswordAuthentication no

@@ -36,7 +36,8 @@ class File(Step):
         """Say what the file must be.
 
         :param shared: others write in it too, so it needs no heading of ours, but must be root's alone.
-        :param verify: raises where the text, once in place, would do harm.
+        :param verify: raises where the text, in place, does harm or has no effect; asked each time, since
+            what makes the difference may stand elsewhere.
         """
         self._host = host
         self._name = name
@@ -58,7 +59,7 @@ class File(Step):
         lines = describe_change(f"/{self._name}", now.text if now else None, self._text)
         if now and (now.mode, now.owner, now.group) != (0o644, 0, 0):
             lines.append(f"/{self._name}: owner root:root, mode 0644")
-        if lines and self._verify and not (now and now.text == self._text):
+        if self._verify:
             self._verify(self._text)
         return "\n".join(lines) or None
 

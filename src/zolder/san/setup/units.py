@@ -38,18 +38,28 @@ _SERVICE_UNIT: Final = f"""\
 Description=Zolder's root helper
 Requires=zolder-helper.socket
 After=zolder-helper.socket zfs.target systemd-modules-load.service
+# Exports wait for it: however often it fails, it is tried again, and the socket is never given up.
+StartLimitIntervalSec=0
 
 [Service]
 Type=simple
 ExecStart=EXECUTABLE helper
 # Each connection's process ends behind the request that it is doing.
 TimeoutStopSec=60
+Restart=on-failure
+RestartSec=1
+# A process of one connection that the kernel kills for its memory takes no other connection with it.
+OOMPolicy=continue
+# CHAP secrets pass through it: they never lie in a core file.
+LimitCORE=0
 UMask=0077
 KeyringMode=private
-MemoryMax=512M
+# Room for TasksMax connections at once, and an end of it before the machine's own.
+MemoryMax=2G
 TasksMax=512
 
-# CAP_SYS_ADMIN: channel programs of ZFS. The others: who holds a zvol stands in others' /proc/PID/fd.
+# CAP_SYS_ADMIN: LIO shows and takes CHAP secrets only then. The others: who holds a zvol stands in others'
+# /proc/PID/fd.
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
 NoNewPrivileges=yes
 

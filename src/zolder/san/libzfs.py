@@ -1,0 +1,165 @@
+"""What ZFS says of a dataset, read in this process through libzfs, which any user may do.
+
+Speaks to the library and to nothing else; takes whole names built from checked parts. It uses the few
+functions that have not changed since OpenZFS 2.0, and no structure of theirs. Why not a channel program: the
+kernel lets root alone run one, and writes each, with its text, into the zpool's history (docs/design.md, 14).
+Sources: libzfs.h, libzfs_dataset.c. One thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from zolder.errors import BackendError
+from zolder.san.nvlist import Nvpair
+
+VOLUME_MARK: Final = "zolder:volume"
+SNAPSHOT_MARK: Final = "zolder:snapshot"
+
+_LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
+# zfs_type_t: filesystem, snapshot, volume.
+_FILESYSTEM: Final = 1
+_ANY: Final = 1 | 2 | 4
+_NO_SUCH: Final = 2009  # EZFS_NOENT in libzfs.h
+_EACH_CHILD: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+# Whose a dataset is; what kind it is and how large; what it needs and who needs it; the space below a parent.
+PROPERTIES: Final = (
+    VOLUME_MARK,
+    SNAPSHOT_MARK,
+    "volsize",
+    "refreservation",
+    "origin",
+    "defer_destroy",
+    "guid",
+    "used",
+    "available",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property's value and where it comes from: the dataset's own name means ``local``."""
+
+    value: str | int
+    source: str | None
+
+
+Properties: TypeAlias = Mapping[str, Property]
+
+
+class Libzfs:
+    """A loaded libzfs.
+
+    :raises BackendError: OpenZFS is not installed or its module is not loaded.
+    """
+
+    def __init__(self) -> None:
+        """Load the library and open /dev/zfs."""
+        self._nvpair = Nvpair()
+        self._lib = _load()
+        pointer, text = ctypes.c_void_p, ctypes.c_char_p
+        for name, result, arguments in (
+            ("libzfs_init", pointer, []),
+            ("libzfs_errno", ctypes.c_int, [pointer]),
+            ("libzfs_error_description", text, [pointer]),
+            ("zfs_open", pointer, [pointer, text, ctypes.c_int]),
+            ("zfs_close", None, [pointer]),
+            ("zfs_get_name", text, [pointer]),
+            ("zfs_get_all_props", pointer, [pointer]),
+            ("zfs_iter_filesystems", ctypes.c_int, [pointer, _EACH_CHILD, pointer]),
+        ):
+            function = getattr(self._lib, name)
+            function.restype, function.argtypes = result, arguments
+        self._handle = self._lib.libzfs_init()
+        if not self._handle:
+            message = "this SAN's ZFS module does not answer: load it with 'modprobe zfs' and see dmesg"
+            raise BackendError(message)
+
+    def read(self, dataset: str) -> Properties | None:
+        """Return those of ``PROPERTIES`` that a dataset or snapshot has; None where ZFS knows of none such.
+
+        Its name absent here proves nothing yet (zolder.san.parents).
+
+        :raises BackendError: ZFS cannot say.
+        """
+        with self._opened(dataset, _ANY) as found:
+            return self._properties(found) if found else None
+
+    def children(self, parent: str) -> dict[str, Properties]:
+        """Return all datasets directly below a parent, each as `read` would.
+
+        :raises BackendError: ZFS cannot say.
+        """
+        children: dict[str, Properties] = {}
+        faults: list[Exception] = []
+
+        def note(child: int, _: object) -> int:
+            try:
+                name = self._lib.zfs_get_name(child).decode()
+                children[name] = self._properties(child)
+            except Exception as err:  # noqa: BLE001 - ctypes would print it and go on
+                faults.append(err)
+            finally:
+                self._lib.zfs_close(child)
+            return len(faults)
+
+        with self._opened(parent, _FILESYSTEM) as found:
+            failure = self._lib.zfs_iter_filesystems(found, _EACH_CHILD(note), None) if found else 0
+        if faults:
+            raise faults[0]
+        if failure:
+            raise self._error(parent)
+        return children
+
+    @contextmanager
+    def _opened(self, dataset: str, kinds: int) -> Iterator[int | None]:
+        found = self._lib.zfs_open(self._handle, dataset.encode(), kinds)
+        if not found and self._lib.libzfs_errno(self._handle) != _NO_SUCH:
+            raise self._error(dataset)
+        try:
+            yield found
+        finally:
+            if found:
+                self._lib.zfs_close(found)
+
+    def _properties(self, opened: int) -> Properties:
+        # The list is the handle's own and goes with it.
+        table = self._lib.zfs_get_all_props(opened)
+        found = {}
+        for name in PROPERTIES:
+            value, source = self._nvpair.look_up_property(table, name)
+            if value is not None:
+                found[name] = Property(value, source)
+        return found
+
+    def _error(self, dataset: str) -> BackendError:
+        number = self._lib.libzfs_errno(self._handle)
+        said = self._lib.libzfs_error_description(self._handle).decode(errors="replace")
+        return BackendError(f"ZFS cannot say anything of {dataset}: {said}", libzfs=number)
+
+
+def _load() -> ctypes.CDLL:
+    for name in _LIBRARIES:
+        with suppress(OSError):
+            return ctypes.CDLL(name, use_errno=True)
+    message = "this SAN has no OpenZFS library: install zfsutils-linux (2.1 or newer) on it"
+    raise BackendError(message)
+
+
+def preload() -> None:
+    """Have the library in memory for processes that are forked off, without opening /dev/zfs."""
+    with suppress(BackendError):
+        _load()
+
+
+@functools.cache
+def library() -> Libzfs:
+    """Return this process's one libzfs."""
+    return Libzfs()
