@@ -40,8 +40,8 @@ def main() -> None:
             lab.down()
     direct, helper = (median(times[way]) for way in ("direct", "helper"))
     print(
-        f"listing no exports, median of {len(times['direct'])}: root itself {direct:.1f} ms, through the helper"
-        f" {helper:.1f} ms: it adds {helper - direct:.1f} ms"
+        f"listing no exports, median of {len(times['direct'])}: root itself {direct:.1f} ms,"
+        f" through the helper {helper:.1f} ms: it adds {helper - direct:.1f} ms"
     )
 
 

@@ -1,4 +1,4 @@
-"""The SAN's side of `python -m bench.helper`: times one of root's verbs by root itself and through the helper.
+"""The SAN's side of `python -m bench.helper`: times one of root's verbs, by root and through the helper.
 
 Runs in the guest as root; prints one JSON object of lists of milliseconds.
 """

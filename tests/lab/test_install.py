@@ -94,7 +94,7 @@ def test_from_a_bare_machine(lab: Lab) -> None:
         create(storage)
         storage.export_zvol(PARENT, VOLUME, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
         listed = json.loads(lab.san.succeed("zolder-san list --json"))
-        assert [(one["identity"], one["channels"]) for one in listed] == [("lab", 1)]
+        assert [(one["identity"], one["open_channels"]) for one in listed] == [("lab", 1)]
         said = lab.san.succeed("zolder-san revoke lab", timeout_seconds=120)
         assert "stay" in said
         with pytest.raises(ConnectFailed, match="refused the login"):
