@@ -52,6 +52,18 @@ def test_the_right_key_is_welcome(target: SshTarget) -> None:
     channel.close()
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_other_kinds_of_keys(kind: str, tmp_path: Path) -> None:
+    """Host and user keys of every kind that OpenSSH takes will do, checked as strictly."""
+    command = (sys.executable, "-S", "-E", agent.__file__, "none")
+    with running_sshd(tmp_path, command=command, working_folder=Path("/"), kind=kind) as found:
+        channel = Channel.open(found, Deadline.after(30))
+        assert channel.welcome.identity == "test"
+        channel.close()
+        Path(found.known_hosts[0]).write_text("")
+        assert "is not in" in refusal(found)
+
+
 def test_a_jump_host(target: SshTarget, tmp_path: Path) -> None:
     """An ssh_config of the back end's own leads over a bastion, whose host key is checked as strictly."""
     with running_sshd(tmp_path, command=("false",), working_folder=Path("/")) as bastion:

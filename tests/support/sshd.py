@@ -17,10 +17,15 @@ _START_SECONDS = 10
 
 
 @contextmanager
-def running_sshd(folder: Path, *, command: Sequence[str], working_folder: Path) -> Iterator[SshTarget]:
-    """Run an sshd whose one key can do nothing but ``command``; yield how to reach it."""
+def running_sshd(
+    folder: Path, *, command: Sequence[str], working_folder: Path, kind: str = "ed25519"
+) -> Iterator[SshTarget]:
+    """Run an sshd whose one key can do nothing but ``command``; yield how to reach it.
+
+    :param kind: of both its host key and the user's key, as ssh-keygen(1) has it.
+    """
     for name in ("host_key", "user_key"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name))
+        _run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(folder / name))
     port = _free_port()
     forced = f"cd {shlex.quote(str(working_folder))} && exec {shlex.join(command)}".replace('"', '\\"')
     public = (folder / "user_key.pub").read_text()

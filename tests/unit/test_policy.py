@@ -49,8 +49,8 @@ def test_load(tmp_path: Path) -> None:
             GOOD.replace('portals = ["192.0.2.1:3260", "[2001:db8::1]:3260"]', ""),
             "line 2: .* portals is missing",
         ),
-        (GOOD + 'role = "admin"\n', "line 6: .* one of volumes, read-only is needed"),
-        (GOOD + "role = []\n", "one of volumes, read-only is needed"),
+        (GOOD + 'role = "admin"\n', "line 6: .* one of volumes, read-only, replication-receive is needed"),
+        (GOOD + "role = []\n", "one of volumes, read-only, replication-receive is needed"),
         (GOOD + "max_volumes = -1\n", "line 6: .* not negative"),
         (GOOD + "max_total_gib = true\n", "line 6: .* not negative"),
         (GOOD + 'max_volume_gib = "1"\n', "line 6: .* not negative"),
@@ -158,6 +158,37 @@ def test_parents_of_two_are_apart(tmp_path: Path, other: str, *, first: bool) ->
         with pytest.raises(PolicyError, match="part them, or list both under shared_parents"):
             load_policy(LAB, path, owner=os.getuid())
     load_policy(LAB, both('shared_parents = ["data/volumes", "fast/volumes"]\n', sharing), owner=os.getuid())
+
+
+@pytest.mark.parametrize("role", ["read-only", "replication-receive"])
+def test_roles_that_change_no_volume(role: str) -> None:
+    """A role for monitoring or for a replica may look, and change nothing that there is today."""
+    policy = Policy(LAB, (DatasetName("data/volumes"),), role=role)
+    for method in METHODS:
+        if not method.startswith(("get_", "list_")):
+            with pytest.raises(NotPermitted, match=f"is {role} in this SAN's policy"):
+                policy.check(method, {"parent": policy.parents[0]})
+
+
+@pytest.mark.parametrize("place", ["data/other", "data/other/below", "data", "fast/old"])
+def test_nobody_adopts_what_is_anothers(tmp_path: Path, place: str) -> None:
+    """A place to adopt from is apart from other identities' parents and places, and is checked by name."""
+    other = '[identity.other]\nrole = "read-only"\nparents = ["data/other"]\nadopt_from = ["fast/old"]\n'
+    path = write(tmp_path, f'{GOOD}adopt_from = ["{place}"]\n{other}')
+    with pytest.raises(PolicyError, match="part them"):
+        load_policy(LAB, path, owner=os.getuid())
+    path = write(tmp_path, f'{GOOD}adopt_from = ["data/old"]\n{other}')
+    policy = load_policy(LAB, path, owner=os.getuid())
+    policy.check("adopt_zvol", {"parent": policy.parents[0], "adopt_from": DatasetName("data/old")})
+    with pytest.raises(NotPermitted, match="place to adopt from"):
+        policy.check("adopt_zvol", {"parent": policy.parents[0], "adopt_from": DatasetName(place)})
+
+
+def test_a_parent_is_no_place_to_adopt_from(tmp_path: Path) -> None:
+    """What lies below a parent is there already; the line is named."""
+    path = write(tmp_path, GOOD + 'adopt_from = ["data/volumes"]\n')
+    with pytest.raises(PolicyError, match=r"line \d+: .*adopt_from: data/volumes is a parent already"):
+        load_policy(LAB, path, owner=os.getuid())
 
 
 def test_neighbours_are_not_nested(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ KEYS = {
     "role",
     "parents",
     "shared_parents",
+    "adopt_from",
     "portals",
     "target_prefixes",
     "max_volume_gib",

@@ -25,6 +25,7 @@ from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
 from zolder.san.serve import serve
+from zolder.wire import Request
 
 POLICY = Policy(Identity("lab"), parents=(PARENT,), portals=PORTALS, target_prefixes=(PREFIX,))
 
@@ -307,3 +308,38 @@ def test_deadline() -> None:
         client.hello()
         error = client.ask("get_figures", {"parent": PARENT}, deadline_ms=20)["error"]
         assert error["code"] == "deadline_exceeded"
+
+
+def test_what_is_no_request_is_written_down() -> None:
+    """A line that is no frame is in the record, under a name that no method has; its content is not."""
+    written: list[tuple[str, str, dict[str, Any]]] = []
+
+    def record(request: Request, outcome: str, _: float) -> None:
+        written.append((request.method, outcome, dict(request.params)))
+
+    with serving(record=record) as client:
+        client.hello()
+        client.send(b"a secret that was sent by mistake\n")
+        assert client.reply()["error"]["code"] == "remote_protocol"
+        assert client.reply() == {}
+    assert written[1:] == [("(no frame)", "remote_protocol", {})]
+
+
+def test_the_policy_counts_as_it_is_now() -> None:
+    """A right that was taken away is gone with the next request on the same channel."""
+    policies = [POLICY, POLICY, Policy(Identity("lab"), parents=(OTHER_PARENT,))]
+    to_agent, from_agent = os.pipe(), os.pipe()
+    agent = Agent(
+        lambda: policies.pop(0), storage_for=lambda _, __: FakeStorage((PARENT,)), zfs_version=lambda: "fake"
+    )
+    channel = Channel(to_agent[0], from_agent[1])
+    thread = threading.Thread(target=lambda: serve(channel, agent, record=nobody))
+    thread.start()
+    client = Client(to_agent[1], from_agent[0])
+    client.hello()
+    assert client.ask("list_zvols", {"parent": PARENT})["value"] == []
+    assert client.ask("list_zvols", {"parent": PARENT})["error"]["code"] == "not_permitted"
+    client.close()
+    thread.join(timeout=10)
+    os.close(from_agent[1])
+    os.close(to_agent[0])

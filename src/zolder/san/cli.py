@@ -101,6 +101,7 @@ def _identity(text: str) -> Identity:
 
 def _serve(identity: Identity) -> int:
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
+    record = recorder(identity)
     try:
         try:
             become_unprivileged()
@@ -108,10 +109,10 @@ def _serve(identity: Identity) -> int:
             policy_now = CurrentPolicy(identity)
             take_channel(Site().run, identity, policy_now().max_channels)
         except PolicyError as err:
-            refuse(channel, BackendError(str(err)))
+            refuse(channel, BackendError(str(err)), record)
             return 1
         except Error as err:
-            refuse(channel, err)
+            refuse(channel, err, record)
             return 1
         # The storage is the only part that needs ZFS: a policy that is wrong must be said without it.
         from zolder.san.storage import ZfsStorage, zfs_version  # noqa: PLC0415
@@ -122,7 +123,7 @@ def _serve(identity: Identity) -> int:
             storage_for=lambda policy, operation: ZfsStorage(policy, operation, Asking(helper, operation)),
             zfs_version=zfs_version,
         )
-        serve(channel, agent, record=recorder(identity))
+        serve(channel, agent, record=record)
     except BrokenPipeError:
         return 1  # the client is gone; what was under way has been finished or undone
     return 0

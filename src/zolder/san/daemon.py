@@ -24,7 +24,8 @@ from zolder.san.account import Account, bound_memory
 from zolder.san.channel import Channel
 from zolder.san.helper import Helper
 from zolder.san.locks import Locks
-from zolder.san.serve import refuse, serve
+from zolder.san.serve import serve
+from zolder.wire import Failure
 
 TAG: Final = "zolder-helper"
 MAX_CONNECTIONS: Final = 256
@@ -93,7 +94,8 @@ def run_daemon(listening: socket.socket, account: Account) -> NoReturn:
             if refusal is not None:
                 connection.setblocking(False)
                 with suppress(OSError):  # whoever has gone already needs no answer
-                    refuse(Channel(connection.fileno(), connection.fileno(), write_seconds=0), refusal)
+                    channel = Channel(connection.fileno(), connection.fileno(), write_seconds=0)
+                    channel.write(Failure(0, refusal))
 
 
 def _refusal(uid: int, connections: int, account: Account) -> Error | None:

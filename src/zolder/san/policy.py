@@ -25,19 +25,30 @@ N = TypeVar("N", bound=Name)
 POLICY_FILE: Final = Path("/etc/zolder/san.toml")
 GIB: Final = 2**30
 
-# How the requests begin that each role may ask for. A role that is not written down is "volumes".
-ROLES: Final[Mapping[str, tuple[str, ...]]] = {"volumes": ("",), "read-only": ("get_", "list_", "read_")}
+_READING: Final = ("get_", "list_", "read_")
+# How the requests begin that each role may ask for. A role that is not written down is "volumes". What a
+# replica receives comes with replication; until then its identity looks.
+ROLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "volumes": ("",),
+    "read-only": _READING,
+    "replication-receive": (*_READING, "receive_"),
+}
 # More than the largest pool of a control node has, and little enough memory.
 MAX_CHANNELS: Final = 32
-ROLE, SHARED = "role", "shared_parents"
+ROLE, SHARED, ADOPT = "role", "shared_parents", "adopt_from"
 _LISTS: Final[Mapping[str, type[Name]]] = {
     "parents": DatasetName,
     SHARED: DatasetName,
+    ADOPT: DatasetName,
     "portals": Portal,
     "target_prefixes": TargetPrefix,
 }
 _LIMITS: Final = ("max_volume_gib", "max_volumes", "max_total_gib", "max_channels")
-_NEEDED: Final = {"volumes": {"parents", "portals", "target_prefixes"}, "read-only": {"parents"}}
+_NEEDED: Final = {
+    "volumes": {"parents", "portals", "target_prefixes"},
+    "read-only": {"parents"},
+    "replication-receive": {"parents"},
+}
 
 
 class PolicyError(Exception):
@@ -53,6 +64,7 @@ class Policy:
     portals: tuple[Portal, ...] = ()
     target_prefixes: tuple[TargetPrefix, ...] = ()
     shared_parents: tuple[DatasetName, ...] = ()
+    adopt_from: tuple[DatasetName, ...] = ()
     role: str = "volumes"
     max_volume_gib: int | None = None
     max_volumes: int | None = None
@@ -70,6 +82,8 @@ class Policy:
             raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
         self._check_listed("portal", arguments.get("portals", ()), self.portals)
+        if "adopt_from" in arguments:
+            self._check_listed("place to adopt from", [arguments["adopt_from"]], self.adopt_from)
         if "prefix" in arguments:
             self._check_listed("target prefix", [arguments["prefix"]], self.target_prefixes)
         if "portals" in arguments and not 0 < len(arguments["portals"]) == len(set(arguments["portals"])):
@@ -174,7 +188,8 @@ def _check_owner(path: Path, status: os.stat_result, owner: int) -> None:
 def _check_apart(path: Path, policies: Mapping[str, Policy]) -> None:
     """Refuse a parent that is, or lies below, another identity's, unless both say that they share it.
 
-    So with target prefixes: where one begins with another, both could make a target of one name.
+    So with target prefixes: where one begins with another, both could make a target of one name. And nobody
+    adopts what is, or may come to be, another's.
     """
     for one, other in permutations(policies.values(), 2):
         if not set(one.shared_parents) & set(other.shared_parents):
@@ -186,8 +201,8 @@ def _check_apart(path: Path, policies: Mapping[str, Policy]) -> None:
                         " belongs to one of them"
                     )
                     raise PolicyError(message)
-        for inner in one.parents:
-            for outer in other.parents:
+        for inner in (*one.parents, *one.adopt_from):
+            for outer in (*other.parents, *other.adopt_from):
                 shared = inner in one.shared_parents and outer in other.shared_parents
                 if f"{inner}/".startswith(f"{outer}/") and not shared:
                     message = (
@@ -238,6 +253,9 @@ class _Table:
             policy = Policy(Identity(self._name), role=role, **values)
         except InvalidRequest as err:
             raise self._error(None, err.message) from err
+        for place in policy.adopt_from:
+            if place in policy.parents:
+                raise self._error(ADOPT, f"{ADOPT}: {place} is a parent already: what is there is adopted")
         for parent in policy.shared_parents:
             if parent not in policy.parents:
                 raise self._error(SHARED, f"{SHARED}: {parent} is not among the parents")

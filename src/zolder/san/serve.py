@@ -23,6 +23,7 @@ from zolder.errors import (
     RemoteProtocolError,
     UnknownMethod,
 )
+from zolder.names import OperationId
 from zolder.san.audit import Record, outcome_of
 from zolder.san.channel import Channel
 from zolder.san.operation import Operation
@@ -32,6 +33,7 @@ from zolder.wire import Answer, Failure, Notice, Request, decode_request
 Parameters = Mapping[str, Callable[[shapes.Json], dict[str, Any]]]
 
 HELLO: Final = "hello"
+_NO_OPERATION: Final = OperationId("00000000-0000-0000-0000-000000000000")
 _ENDING: Final = frozenset((signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
@@ -51,13 +53,16 @@ def serve(channel: Channel, service: Service, *, record: Record) -> None:
     :param record: writes down each request before it is answered.
     """
     greeted = False
-    while (line := _next_line(channel)) is not None:
+    while True:
+        try:
+            line = channel.read_line()
+            request = None if line is None else decode_request(line)
+        except RemoteProtocolError as err:
+            refuse(channel, err, record, "(no frame)")
+            return
+        if request is None:
+            return
         with _undisturbed():
-            try:
-                request = decode_request(line)
-            except RemoteProtocolError as err:
-                channel.write(Failure(0, err))
-                return
             started = time.monotonic()
             reply, outcome = _reply(channel, service, request, greeted=greeted)
             record(request, outcome, time.monotonic() - started)
@@ -67,8 +72,12 @@ def serve(channel: Channel, service: Service, *, record: Record) -> None:
         greeted = greeted or isinstance(reply, Answer)
 
 
-def refuse(channel: Channel, error: Error) -> None:
-    """Tell a client why no request of its can be answered here."""
+def refuse(channel: Channel, error: Error, record: Record, what: str = "(no channel)") -> None:
+    """Tell a client why no request of its can be answered here, and write it down.
+
+    :param what: stands in the record for the method; no method has a bracket.
+    """
+    record(Request(0, _NO_OPERATION, what, 1, {}), error.code, 0)
     channel.write(Failure(0, error))
 
 
@@ -93,14 +102,6 @@ def dispatch(
     arguments = parameters[request.method](request.params)
     policy.check(request.method, arguments)
     return shapes.encode(getattr(target(), request.method)(**arguments))
-
-
-def _next_line(channel: Channel) -> bytes | None:
-    try:
-        return channel.read_line()
-    except RemoteProtocolError as err:
-        channel.write(Failure(0, err))
-        return None
 
 
 @contextmanager
