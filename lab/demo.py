@@ -21,6 +21,7 @@ from lab.conversation import Conversation
 from lab.errors import LabError, indent
 from lab.holdings import compare, dump_holdings
 from lab.lab import Lab
+from lab.machine import Machine
 from lab.story import Step, Story
 from lab.volumes import Volumes
 
@@ -183,12 +184,29 @@ def tell(lab: Lab, cinder: Cinder) -> int:
         print(f"    Cinder answers and knows its back end ({time.monotonic() - started:.1f} s)")
         tale.begin()
         demo.run()
+        with tale.step("see who did it on the SAN") as step:
+            step.say(f"{require_unprivileged(lab.san)} agents, none with a right of root's")
         with tale.step("compare zpools and targets") as step:
             after = dump_holdings(lab.san)
             if changes := compare(before.result(), after):
                 raise LabError("\n    ".join(["the SAN is not as before:", *changes]))
             step.say(f"{len(after)} lines of a dump equal")
         return tale.steps
+
+
+def require_unprivileged(san: Machine) -> int:
+    """Return how many processes of agents run on the SAN.
+
+    :raises LabError: there is none, or one is root's or has a capability.
+    """
+    pids = "$(pgrep -f '[s]erve --identity')"
+    look = f"for pid in {pids}; do grep -hsE '^(Uid|CapEff)' /proc/$pid/status; done; true"
+    lines = san.succeed(look).split("\n")
+    users = {line.split()[2] for line in lines if line.startswith("Uid")}
+    rights = [line.split()[1] for line in lines if line.startswith("CapEff")]
+    if not rights or "0" in users or any(int(right, 16) for right in rights):
+        raise LabError(f"{len(rights)} agents run as uid {users} with capabilities {rights}")
+    return len(rights)
 
 
 def leave(lab: Lab, cinder: Cinder) -> None:
