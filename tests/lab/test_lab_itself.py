@@ -122,7 +122,7 @@ def test_the_drivers_key_reaches_the_agent_alone(lab: Lab) -> None:
         [
             "ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
             "-o", f"UserKnownHostsFile={there['known_hosts']}", "-o", "IdentitiesOnly=yes",
-            "-i", there["agent_key"], "-p", there["san_ssh_port"], "root@127.0.0.1", "echo a-shell",
+            "-i", there["agent_key"], "-p", there["san_ssh_port"], "zolder@127.0.0.1", "echo a-shell",
         ],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
@@ -173,7 +173,7 @@ def test_code_is_installed_once(lab: Lab) -> None:
     """What is there already is not pushed again, and is root's alone to change."""
     lab.install()
     assert lab.install() is False
-    assert lab.san.succeed("stat -c %U:%a /etc/zolder/san.toml") == "root:600\n"
+    assert lab.san.succeed("stat -c %U:%a /etc/zolder/san.toml") == "root:644\n"
 
 
 def test_a_failure_explains_itself(lab: Lab) -> None:
