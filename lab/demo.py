@@ -185,7 +185,7 @@ def tell(lab: Lab, cinder: Cinder) -> int:
         tale.begin()
         demo.run()
         with tale.step("see who did it on the SAN") as step:
-            step.say(f"{require_unprivileged(lab.san)} agents, none with a right of root's")
+            step.say(f"{require_unprivileged(lab.san)} agents, all without root")
         with tale.step("compare zpools and targets") as step:
             after = dump_holdings(lab.san)
             if changes := compare(before.result(), after):
