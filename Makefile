@@ -12,13 +12,13 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (12 minutes warm)
+test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (31 minutes warm)
 	@tools/part tests $(PYTEST)
 
-check: lint types ## What needs no machines: lint, types, unit, contract, driver (under a minute)
+check: lint types ## What needs no machines: lint, types, unit, contract, driver (two minutes)
 	@tools/part tests $(PYTEST) -m "not lab and not slow"
 
-demo: environment ## A Cinder volume's whole life on real ZFS (60 s warm, 12 minutes the first time)
+demo: environment ## A Cinder volume's whole life on real ZFS (90 s warm, 12 minutes the first time)
 	@$(BIN)/python -m lab demo
 
 bench: environment ## Measure the driver against the limit and the 2012 draft
