@@ -202,3 +202,18 @@ def test_channels_of_an_identity(lab: Lab) -> None:
             wait_until(let_in, 20, "a channel is free")
     finally:
         lab.san.succeed("mv /run/san.toml /etc/zolder/san.toml")
+
+
+def test_a_parent_that_is_gone_has_no_empty_list(lab: Lab) -> None:
+    """Asked for what lies below a dataset that is not there, the reader fails and lists nothing."""
+    look = (
+        "import sys; sys.path.insert(0, '/usr/local/lib/zolder')\n"
+        "from zolder.errors import BackendError\n"
+        "from zolder.san.libzfs import library\n"
+        "print(library().children('data/other'))\n"
+        "try:\n    print(library().children('data/gone'))\n"
+        "except BackendError as err:\n    print(err.message)\n"
+    )
+    said = lab.san.succeed("python3 -I -S -", input=look.encode()).splitlines()
+    assert said[0] == "{}"
+    assert said[1].startswith("ZFS cannot say anything of data/gone: ")

@@ -69,7 +69,7 @@ def _parser(*more: Callable[[Any], None]) -> argparse.ArgumentParser:
         "helper",
         help="do for the agent what the kernel keeps for root",
         description="Serve the agent's user, and nobody else, on a Unix socket: targets, device nodes and"
-        " reading. systemd starts it (zolder-helper.service); elsewhere, run it as root.",
+        " who holds one. systemd starts it (zolder-helper.service); elsewhere, run it as root.",
     )
     helper.add_argument(
         "--socket", type=Path, metavar="PATH", help="make this socket instead of taking systemd's"

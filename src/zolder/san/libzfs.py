@@ -95,7 +95,7 @@ class Libzfs:
     def children(self, parent: str) -> dict[str, Properties]:
         """Return all datasets directly below a parent, each as `read` would.
 
-        :raises BackendError: ZFS cannot say.
+        :raises BackendError: ZFS cannot say, or knows of no such parent: that is no empty list.
         """
         children: dict[str, Properties] = {}
         faults: list[Exception] = []
@@ -111,7 +111,9 @@ class Libzfs:
             return len(faults)
 
         with self._opened(parent, _FILESYSTEM) as found:
-            failure = self._lib.zfs_iter_filesystems(found, _EACH_CHILD(note), None) if found else 0
+            if not found:
+                raise self._error(parent)
+            failure = self._lib.zfs_iter_filesystems(found, _EACH_CHILD(note), None)
         if faults:
             raise faults[0]
         if failure:

@@ -27,23 +27,16 @@ from zolder.san.zpool import (
 BUSY_SECONDS: Final = 10
 
 
-def find_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol | None:
-    """Return a zvol of ours, or None where it is proven absent.
-
-    :raises NotPermitted: a dataset of that name lacks our mark.
-    """
-    return zvol_in(zpool.look(zvol_dataset(zpool.parent, zvol)), zpool.parent, zvol)
-
-
 def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
     """Return a zvol of ours.
 
     :raises NotFound: it is proven absent.
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
-    found = find_zvol(zpool, zvol)
+    dataset = zvol_dataset(zpool.parent, zvol)
+    found = zvol_in(zpool.look(dataset), zpool.parent, zvol)
     if found is None:
-        message = f"{zvol_dataset(zpool.parent, zvol)} does not exist"
+        message = f"{dataset} does not exist"
         raise NotFound(message)
     return found
 
