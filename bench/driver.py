@@ -75,7 +75,7 @@ class DriverWay(Way):
         self._pool.close()
 
     def _connect(self, settings: Settings) -> San:
-        self._pool = Pool(settings.route)
+        self._pool = Pool(settings.way)
         storage = RemoteStorage(self._pool, deadline_seconds=settings.deadline_seconds)
         return San(storage, storage)
 

@@ -9,19 +9,21 @@ import errno
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 from answering import answer_all  # type: ignore[import-not-found]  # lab/inside/answering.py
 from commands import zfs_commands  # type: ignore[import-not-found]  # bench/commands.py
 
 from zolder.model import Chap
-from zolder.names import InitiatorName, Portal
+from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName
 from zolder.san.device import open_zvol
+from zolder.san.exporter import Subject
 from zolder.san.lio import Lio
 from zolder.san.lzc import ZfsError, library
 
 SIZE_BYTES = 2**30
-PREFIX = "iqn.2010-10.org.openstack.bench:"
+PREFIX = TargetPrefix("iqn.2010-10.org.openstack.bench:")
 PORTALS = (Portal("192.168.77.1:3260"),)
 # The driver's exports have a secret, so these have one too.
 CHAP = Chap("bench", "0123456789abcdef")
@@ -85,7 +87,7 @@ def by_library(verb: str, dataset: str, mark: dict[str, str]) -> None:
             zfs.create_zvol(dataset, SIZE_BYTES, mark)
             export(dataset)
         case "withdraw + delete":
-            Lio().remove_export(target(dataset), backstore=backstore(dataset))
+            Lio().remove_export(subject(dataset))
             destroy(dataset)
         case _:
             raise ValueError(verb)
@@ -95,13 +97,13 @@ def export(dataset: str) -> None:
     """Export a zvol to one initiator."""
     with open_zvol(dataset, timeout_seconds=20) as device:
         Lio().ensure_export(
-            target(dataset),
-            backstore=backstore(dataset),
+            subject(dataset),
             device=device.path,
-            serial=dataset.rpartition("/")[2],
+            volume_id=volume_id(dataset),
             portals=PORTALS,
             initiator=INITIATOR,
             chap=CHAP,
+            read_only=False,
         )
 
 
@@ -119,14 +121,15 @@ def destroy(dataset: str) -> None:
             return
 
 
-def target(dataset: str) -> str:
-    """Return the IQN for a zvol."""
-    return PREFIX + dataset.rpartition("/")[2]
+def subject(dataset: str) -> Subject:
+    """Return what names a zvol's target."""
+    parent, _, leaf = dataset.rpartition("/")
+    return Subject(DatasetName(parent), ZvolName(leaf), PREFIX)
 
 
-def backstore(dataset: str) -> str:
-    """Return the name of a zvol's backstore."""
-    return "bench:" + dataset.rpartition("/")[2]
+def volume_id(dataset: str) -> VolumeId:
+    """Return an id for a zvol, from which its serial derives."""
+    return VolumeId(f"00000000-0000-4000-8000-{zlib.crc32(dataset.encode()):012x}")
 
 
 if __name__ == "__main__":

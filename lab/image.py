@@ -15,9 +15,8 @@ from lab.command import build_environment, run_logged
 from lab.debian import Versions
 from lab.initrd import extract_kernel, make_initrd
 from lab.keys import CLIENT_KEYS, MACHINE_KEYS, public_key
-from lab.sanfiles import add_user, san_files
+from lab.sanfiles import add_user, san_files, san_links
 from lab.zfsmodule import MODULES
-from zolder.san.setup import units
 
 GUEST_FILES = Path(__file__).parent / "guest"
 SIZE_BYTES = 3 * 2**30
@@ -45,7 +44,7 @@ def image_key(rootfs: str, modules: str, keys: Path) -> str:
         public_key(keys, name) for name in (*CLIENT_KEYS, *(f"{machine}_host" for machine in MACHINE_KEYS))
     ]
     own = recipe_digest(here / "image.py", here / "initrd.py", here / "keys.py", here / "sanfiles.py")
-    return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), san_files(keys), own)
+    return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), san_files(keys), san_links(), own)
 
 
 def make_image(
@@ -77,7 +76,8 @@ def make_image(
         link(tree, f"etc/systemd/system/{unit}", "/dev/null")
     for unit in ENABLED:
         link(tree, f"etc/systemd/system/multi-user.target.wants/{unit}", f"/etc/systemd/system/{unit}")
-    link(tree, units.ENABLED_LINK, f"/{units.SOCKET_FILE}")
+    for name, target in san_links().items():
+        link(tree, name, target)
     image = folder / "root.img"
     with image.open("wb") as file:
         file.truncate(SIZE_BYTES)

@@ -10,7 +10,12 @@ from zolder.names import DatasetName
 CONFIGURATION: Final = """\
 [identity.lab]
 parents = ["data/volumes", "fast/volumes"]
-portals = ["192.168.77.1:3260"]
+# LIO, tgt and nvmet, each over both links and over IPv6.
+portals = [
+    "192.168.77.1:3260", "192.168.78.1:3260", "[fd00:77::1]:3260",
+    "192.168.77.1:3261", "192.168.78.1:3261", "[fd00:77::1]:3261",
+    "192.168.77.1:4420", "192.168.78.1:4420", "[fd00:77::1]:4420",
+]
 target_prefixes = ["iqn.2010-10.org.openstack:"]
 
 [identity.other]

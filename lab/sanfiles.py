@@ -22,6 +22,10 @@ from zolder.san.setup.tree import HEADING
 
 # The compute machine boots from the same image.
 _ON_THE_SAN = "[Unit]\nConditionKernelCommandLine=zolder.role=san\n"
+# At the first boot there is no code yet.
+_WITH_CODE = f"{_ON_THE_SAN}ConditionFileIsExecutable={EXECUTABLE}\n"
+# What brings the network up here is a unit of the lab's own.
+_BEFORE_THE_NETWORK = f"[Unit]\nAfter={units.PORTALS}\n"
 _UID = 990
 
 
@@ -37,8 +41,19 @@ def san_files(keys: Path) -> dict[str, str]:
         texts.VERSION_FILE: f"{HEADING}\n{__version__}\n",
         units.SOCKET_FILE: units.SOCKET_UNIT,
         units.SERVICE_FILE: units.service_unit(EXECUTABLE),
+        units.PORTALS_FILE: units.portals_unit(EXECUTABLE),
+        units.RESTORE_FILE: units.restore_unit(EXECUTABLE),
         f"{units.SOCKET_FILE}.d/zolder-lab.conf": _ON_THE_SAN,
+        f"{units.PORTALS_FILE}.d/zolder-lab.conf": _WITH_CODE,
+        f"{units.RESTORE_FILE}.d/zolder-lab.conf": _WITH_CODE,
+        "etc/systemd/system/zolder-lab-role.service.d/zolder-portals.conf": _BEFORE_THE_NETWORK,
     }
+
+
+def san_links() -> dict[str, str]:
+    """Return the links by which systemd starts the units, and where each leads."""
+    links = {units.ENABLED_LINK: f"/{units.SOCKET_FILE}"}
+    return links | {link: f"/etc/systemd/system/{unit}" for unit, link in units.BOOT_LINKS.items()}
 
 
 def key_lines(keys: Path) -> list[str]:

@@ -56,10 +56,19 @@ def _methods() -> list[str]:
         result = hints.pop("return")
         lines += [f"### {method}", "", _summary(function), "", "| parameter | form |", "|---|---|"]
         lines += [f"| `{name}` | {form(kind)} |" for name, kind in hints.items()]
-        raised = re.findall(r":raises (\w+):", function.__doc__ or "")
-        codes = [f"`{getattr(errors, name).code}`" for name in raised]
+        codes = [f"`{getattr(errors, name).code}`" for name in _raised(function)]
         lines += ["", f"Answers {form(result)}." + (f" Fails with {', '.join(codes)}." if codes else ""), ""]
     return lines
+
+
+def _raised(function: Any) -> list[str]:  # noqa: ANN401 - a method of Storage
+    """Return the errors that a method lists; one that says ``Error: as `other` `` has those of the other."""
+    found: list[str] = []
+    for names_, reason in re.findall(r":raises ([\w, ]+): (.*)", function.__doc__ or ""):
+        other = re.match(r"as `(\w+)`", reason)
+        raised = _raised(getattr(Storage, other[1])) if other else names_.split(", ")
+        found += [name for name in raised if name not in found]
+    return found
 
 
 def _values() -> list[str]:

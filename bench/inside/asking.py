@@ -17,7 +17,7 @@ from zolder.san.account import become_unprivileged
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
-from zolder.san.policy import load_policy
+from zolder.san.policies import load_policy
 from zolder.san.root import Root
 
 PARENT = DatasetName("data/volumes")

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from zolder.errors import InvalidRequest
-from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
-from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
+from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
+from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
 
 
 class Storage(ABC):
@@ -111,37 +111,98 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
+        """Return all snapshots that clients asked for, sorted. Its cost grows with all snapshots."""
+
+    @abstractmethod
     def export_zvol(
         self,
         parent: DatasetName,
         zvol: ZvolName,
         initiator: InitiatorName,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
+        route: Route,
+        attachment: AttachmentId | None,
         chap: Chap | None,
     ) -> Change[Export]:
         """Let one initiator reach a zvol through the zvol's own target, closed to all others.
 
-        :param prefix: what the target's IQN begins with; the zvol's name follows.
-        :param portals: where the target listens, the same for all its initiators.
+        It is recorded on the zvol, so the export comes back after a reboot and on another SAN.
 
+        :param attachment: which use of the zvol this is; the initiator is shut out with its last one.
         :raises NotFound: the zvol is proven absent.
         :raises AlreadyExists: a target of that name exists that is not ours.
+        :raises Busy: it is in use over another route.
+        :raises InvalidRequest: the exporter has no use for such an initiator, or such CHAP.
+        """
+
+    @abstractmethod
+    def ensure_exports(
+        self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
+    ) -> Change[tuple[Refusal, ...]]:
+        """Have many attachments open: what is missing is added, the broken repaired, nothing is withdrawn.
+
+        :return: what could not be done; one failure keeps none of the others from being done.
+        :raises DeadlineExceeded, ConnectionLost: what was done until then stays.
         """
 
     @abstractmethod
     def withdraw_zvol(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
     ) -> Change[tuple[InitiatorName, ...]]:
-        """Close a zvol to one initiator, or to all where it is None, and end its live sessions.
+        """End one attachment, or all where the initiator is None; with its last an initiator is shut out.
+
+        Live sessions of who is shut out are ended. One that is not on record changes nothing.
 
         :return: the initiators that may still reach it; the target goes with the last.
         """
 
     @abstractmethod
+    def export_snapshot(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        snapshot: SnapshotName,
+        initiator: InitiatorName,
+        *,
+        view_id: VolumeId,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        """Let one initiator read a snapshot, through a clone that is made for it and goes with the export.
+
+        :param view_id: the id that the clone is named after and its serial derives from; the snapshot's own.
+        :raises NotFound: the snapshot is proven absent.
+        :raises Error: as `export_zvol`.
+        """
+
+    @abstractmethod
+    def withdraw_snapshot(
+        self,
+        parent: DatasetName,
+        view_id: VolumeId,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
+    ) -> Change[tuple[InitiatorName, ...]]:
+        """End one attachment of a snapshot, or all; the clone goes with the last.
+
+        :return: the initiators that may still read it.
+        """
+
+    @abstractmethod
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
-        """Return the exports of this parent's zvols, sorted by zvol."""
+        """Return the exports of this parent's zvols as they stand, sorted by zvol and target."""
+
+    @abstractmethod
+    def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
+        """Return the attachments on record for this parent's zvols, sorted; without secrets."""
 
 
 METHODS: Final = tuple(sorted(Storage.__abstractmethods__))

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from zolder.api import Storage, check_volsize
 from zolder.errors import (
     AlreadyExists,
     Busy,
+    Error,
     InvalidRequest,
     NoSpace,
     NotFound,
     NotPermitted,
     PoolUnavailable,
 )
-from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
+from zolder.fake_exports import FakeExports
+from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
 from zolder.names import (
+    AttachmentId,
     DatasetName,
     InitiatorName,
-    Portal,
     SnapshotName,
-    TargetPrefix,
     VolumeId,
     ZvolName,
     clone_origin,
     snapshot_dataset,
-    target_name,
+    view_name,
     zvol_dataset,
 )
 
@@ -48,15 +49,8 @@ class _Snapshot:
     deferred: bool = False
 
 
-@dataclass
-class _Export:
-    target: str
-    portals: tuple[Portal, ...]
-    secrets: dict[InitiatorName, Chap | None] = field(default_factory=dict)
-
-
-# They ask the targets and not the zpool: a target is closed whatever became of its zvol.
-_TARGETS_ALONE: Final = frozenset({"withdraw_zvol", "list_exports"})
+# It asks the targets and not the zpool.
+_TARGETS_ALONE: Final = frozenset({"list_exports"})
 
 
 def _verb(method: Callable[Concatenate[FakeStorage, P], R]) -> Callable[Concatenate[FakeStorage, P], R]:
@@ -90,7 +84,8 @@ class FakeStorage(Storage):
         self._zvols: dict[str, Zvol] = {}
         self._foreign: set[str] = set()
         self._snapshots: dict[str, _Snapshot] = {}
-        self._exports: dict[str, _Export] = {}
+        self._exports = FakeExports()
+        self._views: dict[str, str] = {}
         self.imported = True
 
     def plant_foreign_zvol(self, parent: DatasetName, zvol: ZvolName) -> None:
@@ -210,7 +205,7 @@ class FakeStorage(Storage):
             holders = [clone for name in snapshots for clone in self._clones(name)] or snapshots
             message = f"{dataset} has snapshots that must go first: it is held by {', '.join(holders)}"
             raise Busy(message, holders=holders)
-        self._exports.pop(dataset, None)
+        self._exports.close(parent, zvol, None, None)
         del self._zvols[dataset]
         if found.origin is not None:
             self._collect(found.origin)
@@ -245,53 +240,118 @@ class FakeStorage(Storage):
         return Change(present, None)
 
     @_verb
+    def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
+        """See ``Storage``."""
+        found = []
+        for name, snapshot in sorted(self._snapshots.items()):
+            dataset, _, leaf = name.partition("@")
+            if snapshot.ours and not snapshot.deferred and dataset.rpartition("/")[0] == parent:
+                zvol = ZvolName(dataset.rpartition("/")[2])
+                found.append(ZvolSnapshot(parent, zvol, SnapshotName(leaf)))
+        return tuple(found)
+
+    @_verb
     def export_zvol(
         self,
         parent: DatasetName,
         zvol: ZvolName,
         initiator: InitiatorName,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
+        route: Route,
+        attachment: AttachmentId | None,
         chap: Chap | None,
     ) -> Change[Export]:
         """See ``Storage``."""
         self.get_zvol(parent, zvol)
-        export = self._exports.setdefault(
-            zvol_dataset(parent, zvol), _Export(target_name(prefix, zvol), portals)
-        )
-        changed = initiator not in export.secrets or export.secrets[initiator] != chap
-        changed |= export.portals != portals
-        export.secrets[initiator], export.portals = chap, portals
-        return Change(changed, _export_of(zvol, export))
+        return self._exports.open(parent, Access(zvol, initiator, attachment, chap), route)
+
+    @_verb
+    def ensure_exports(
+        self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
+    ) -> Change[tuple[Refusal, ...]]:
+        """See ``Storage``."""
+        changed, refused = False, []
+        for access in wanted:
+            try:
+                self.get_zvol(parent, access.zvol)
+                changed |= self._exports.open(parent, access, route).changed
+            except Error as err:
+                refused.append(Refusal(access.zvol, access.initiator, err.code, err.message))
+        return Change(changed, tuple(refused))
 
     @_verb
     def withdraw_zvol(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
     ) -> Change[tuple[InitiatorName, ...]]:
         """See ``Storage``."""
-        export = self._exports.get(zvol_dataset(parent, zvol))
-        if export is None:
-            return Change(changed=False, value=())
-        leaving = set(export.secrets) if initiator is None else {initiator} & set(export.secrets)
-        for name in leaving:
-            del export.secrets[name]
-        if not export.secrets:
-            del self._exports[zvol_dataset(parent, zvol)]
-        return Change(bool(leaving), tuple(sorted(export.secrets)))
+        return self._exports.close(parent, zvol, initiator, attachment)
+
+    @_verb
+    def export_snapshot(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        snapshot: SnapshotName,
+        initiator: InitiatorName,
+        *,
+        view_id: VolumeId,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        """See ``Storage``."""
+        origin = snapshot_dataset(parent, zvol, snapshot)
+        found = self._snapshots.get(origin)
+        if found is None or found.deferred:
+            message = f"{origin} does not exist"
+            raise NotFound(message)
+        if not found.ours:
+            message = f"{origin} exists and bears no mark of Zolder"
+            raise NotPermitted(message)
+        view = view_name(view_id)
+        if self._views.get(zvol_dataset(parent, view), origin) != origin:
+            message = f"{view} exists and shows another snapshot"
+            raise AlreadyExists(message)
+        opened = self._exports.open(parent, Access(view, initiator, attachment, chap), route)
+        self._views[zvol_dataset(parent, view)] = origin
+        return opened
+
+    @_verb
+    def withdraw_snapshot(
+        self,
+        parent: DatasetName,
+        view_id: VolumeId,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
+    ) -> Change[tuple[InitiatorName, ...]]:
+        """See ``Storage``."""
+        view = view_name(view_id)
+        left = self.withdraw_zvol(parent, view, initiator, attachment=attachment)
+        if not left.value:
+            origin = self._views.pop(zvol_dataset(parent, view), None)
+            if origin is not None:
+                self._collect(origin)
+        return left
 
     @_verb
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Storage``."""
-        return tuple(
-            _export_of(ZvolName(dataset.rpartition("/")[2]), export)
-            for dataset, export in sorted(self._exports.items())
-            if dataset.rpartition("/")[0] == parent
-        )
+        return self._exports.exports(parent)
+
+    @_verb
+    def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
+        """See ``Storage``."""
+        return self._exports.attachments(parent)
 
     def _find(self, parent: DatasetName, zvol: ZvolName) -> Zvol | None:
         dataset = zvol_dataset(parent, zvol)
-        if dataset in self._foreign:
+        if dataset in self._foreign or dataset in self._views:
             message = f"{dataset} exists and bears no mark of Zolder: it is left alone"
             raise NotPermitted(message)
         return self._zvols.get(dataset)
@@ -309,7 +369,8 @@ class FakeStorage(Storage):
             raise NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
 
     def _clones(self, snapshot: str) -> list[str]:
-        return sorted(dataset for dataset, zvol in self._zvols.items() if zvol.origin == snapshot)
+        clones = [dataset for dataset, zvol in self._zvols.items() if zvol.origin == snapshot]
+        return sorted(clones + [view for view, origin in self._views.items() if origin == snapshot])
 
     def _collect(self, snapshot: str) -> None:
         found = self._snapshots.get(snapshot)
@@ -321,7 +382,3 @@ class FakeStorage(Storage):
         if asked_bytes < least_bytes:
             message = f"a clone of {origin} needs at least {least_bytes} bytes"
             raise InvalidRequest(message)
-
-
-def _export_of(zvol: ZvolName, export: _Export) -> Export:
-    return Export(zvol, export.target, export.portals, 0, tuple(sorted(export.secrets)))

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, VolumeId, ZvolName
+from zolder.names import (
+    AttachmentId,
+    DatasetName,
+    ExporterName,
+    InitiatorName,
+    Portal,
+    SnapshotName,
+    TargetPrefix,
+    VolumeId,
+    ZvolName,
+)
 
 T = TypeVar("T")
 
@@ -49,6 +59,7 @@ class PoolFigures:
 
     ``available_bytes`` is ZFS's own figure (quotas and other datasets' reservations counted),
     ``used_bytes`` what the parent and all below it take, ``provisioned_bytes`` the sum of the volsizes.
+    ``secrets_missing`` counts the exports that stay shut until somebody sends their CHAP secrets again.
     """
 
     parent: DatasetName
@@ -56,21 +67,71 @@ class PoolFigures:
     used_bytes: int
     provisioned_bytes: int
     zvol_count: int
+    secrets_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chap:
-    """One-way CHAP for one initiator on one target. The secret never shows in ``repr``."""
+    """CHAP for one initiator on one target. The secrets never show in ``repr``.
+
+    With ``target_user`` and ``target_secret`` it is mutual: the target shows these to the initiator.
+    """
 
     user: str
     secret: str = field(repr=False)
+    target_user: str | None = None
+    target_secret: str | None = field(default=None, repr=False)
+
+    @property
+    def is_mutual(self) -> bool:
+        """Whether the target shows something, too."""
+        return self.target_user is not None or self.target_secret is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How one back end's volumes are reached.
+
+    ``prefix`` begins the targets' names, and the zvol's name follows; ``portals`` is where they listen.
+    """
+
+    exporter: ExporterName
+    prefix: TargetPrefix
+    portals: tuple[Portal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One attachment that is to be open, or is on record: an initiator may have a zvol several times.
+
+    ``attachment`` is None for the one use of an initiator that has no id (Cinder's internal attachments).
+    """
+
+    zvol: ZvolName
+    initiator: InitiatorName
+    attachment: AttachmentId | None
+    chap: Chap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one of many was not done: an error's code and sentence."""
+
+    zvol: ZvolName
+    initiator: InitiatorName
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A zvol made reachable: its one target and who may log in."""
+    """A zvol made reachable: its target (an IQN, or a subsystem's NQN) and who may log in.
+
+    ``lun`` is the logical unit's number, or the namespace's id.
+    """
 
     zvol: ZvolName
+    exporter: ExporterName
     target: str
     portals: tuple[Portal, ...]
     lun: int

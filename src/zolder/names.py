@@ -8,9 +8,10 @@ Sources: zfs(8) "Dataset naming", RFC 7143 section 4.2.7, RFC 3722. No I/O.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from zolder.errors import InvalidRequest
 
@@ -18,8 +19,11 @@ from zolder.errors import InvalidRequest
 MAX_DATASET_BYTES = 255
 MAX_LEAF_BYTES = 96
 MAX_PORT = 65535
+# Of a SHA-256 in hexadecimal: 64 bits tell the initiators of one zvol apart.
+_DIGEST_CHARACTERS = 16
 # No SnapshotName begins like this.
 _CLONE_ORIGIN = "zolder-clone-"
+_VIEW = "zolder-view-"
 
 
 class Name(str):
@@ -95,17 +99,47 @@ class OperationId(VolumeId):
     what = "operation id"
 
 
+class AttachmentId(VolumeId):
+    """The UUID of one attachment: one use that an initiator makes of a volume."""
+
+    __slots__ = ()
+    what = "attachment id"
+
+
+class ExporterName(Name):
+    """What exports on the SAN: the kernel's LIO, the daemon tgtd, or the kernel's nvmet."""
+
+    __slots__ = ()
+    what = "exporter"
+    pattern = re.compile(r"lio|tgt|nvmet", re.ASCII)
+    max_length = 5
+
+
+LIO: Final = ExporterName("lio")
+TGT: Final = ExporterName("tgt")
+NVMET: Final = ExporterName("nvmet")
+
+
 class InitiatorName(Name):
-    """An initiator's iSCSI name: ``iqn.``, ``eui.`` or ``naa.``."""
+    """Who connects: an iSCSI name (``iqn.``, ``eui.``, ``naa.``), or the host NQN (``nqn.``) of NVMe-oF.
+
+    The kernel compares NQNs letter by letter and makes a folder of each (NVMe base specification, 4.5).
+    """
 
     __slots__ = ()
     what = "initiator"
     pattern = re.compile(
         r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*(?::[a-z0-9.:_-]+)?"
-        r"|eui\.[0-9a-f]{16}|naa\.[0-9a-f]{16}(?:[0-9a-f]{16})?",
+        r"|eui\.[0-9a-f]{16}|naa\.[0-9a-f]{16}(?:[0-9a-f]{16})?"
+        r"|nqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*:[A-Za-z0-9._:-]+",
         re.ASCII,
     )
     max_length = 223
+
+    @property
+    def is_nqn(self) -> bool:
+        """Whether it is NVMe-oF's kind."""
+        return self.startswith("nqn.")
 
 
 class TargetPrefix(Name):
@@ -114,7 +148,8 @@ class TargetPrefix(Name):
     __slots__ = ()
     what = "target prefix"
     pattern = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*:(?:[a-z0-9.:-]*)", re.ASCII)
-    max_length = 223 - MAX_LEAF_BYTES
+    # The longest name that follows: a zvol's leaf, and for NVMe-oF a colon and an initiator's digest.
+    max_length = 223 - MAX_LEAF_BYTES - 1 - _DIGEST_CHARACTERS
 
 
 class Portal(Name):
@@ -178,9 +213,41 @@ def is_clone_origin(snapshot: str) -> bool:
     return snapshot.partition("@")[2].startswith(_CLONE_ORIGIN)
 
 
+def view_name(view_id: VolumeId) -> ZvolName:
+    """Return the name of the temporary clone through which a snapshot is read."""
+    return ZvolName(f"{_VIEW}{view_id}")
+
+
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:
     """Return the IQN of the one target that exports a zvol."""
     return f"{prefix}{zvol}"
+
+
+def subsystem_name(prefix: TargetPrefix, zvol: ZvolName, initiator: InitiatorName) -> str:
+    """Return the NQN of the one subsystem that exports a zvol to an initiator.
+
+    Each initiator has a subsystem of its own, for the kernel ends an initiator's controllers only with the
+    subsystem. The initiator's part is a digest of its name, for both whole would be longer than an NQN.
+    """
+    digest = hashlib.sha256(initiator.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return f"{subsystems_begin(prefix, zvol)}{digest}"
+
+
+def subsystems_begin(prefix: TargetPrefix, zvol: ZvolName) -> str:
+    """Return what the NQNs of all subsystems of a zvol begin with; a digest of 16 letters follows."""
+    return f"nqn{prefix.removeprefix('iqn')}{zvol}:"
+
+
+def export_target(
+    exporter: ExporterName, prefix: TargetPrefix, zvol: ZvolName, initiator: InitiatorName
+) -> str:
+    """Return the name of what exports a zvol to an initiator: an IQN, or a subsystem's NQN."""
+    return subsystem_name(prefix, zvol, initiator) if exporter == NVMET else target_name(prefix, zvol)
+
+
+def unit_number(exporter: ExporterName) -> int:
+    """Return the number of an export's one LUN, or its one namespace's id."""
+    return 0 if exporter == LIO else 1
 
 
 def unit_serial(volume_id: VolumeId) -> str:

@@ -17,7 +17,8 @@ from zolder.names import Identity, OperationId
 from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
-FEATURES: Final = ("lio",)
+# The exporters that this agent knows, and whether what it exports comes back by itself.
+FEATURES: Final = ("lio", "nvmet", "tgt", "attachments")
 
 # A request names a few objects; an answer may list 10,000 zvols at some 200 bytes each.
 MAX_REQUEST_BYTES: Final = 256 * 1024

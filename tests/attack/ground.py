@@ -24,6 +24,7 @@ OTHER_PARENT: Final = "data/other"
 PREFIX: Final = "iqn.2010-10.org.openstack:"
 OTHER_PREFIX: Final = "iqn.2010-10.org.openstack.other:"
 PORTAL: Final = "192.168.77.1:3260"
+ROUTE: Final = {"exporter": "lio", "prefix": PREFIX, "portals": [PORTAL]}
 INITIATOR: Final = "iqn.2004-10.org.zolder:compute"
 STRANGER: Final = "iqn.2004-10.org.zolder:somebody"
 OWN_ID: Final = "11111111-1111-4111-8111-111111111111"
@@ -32,8 +33,40 @@ THEIR_ID: Final = "33333333-3333-4333-8333-333333333333"
 FRESH_ID: Final = "44444444-4444-4444-8444-444444444444"
 # The mark that unmarked datasets inherit: it proves nothing.
 INHERITED_ID: Final = "55555555-5555-4555-8555-555555555555"
+# The snapshot that somebody reads, and the name of the clone through which.
+VIEW_ID: Final = "66666666-6666-4666-8666-666666666666"
+VIEW: Final = f"zolder-view-{VIEW_ID}"
 TAKEN_TARGET: Final = f"{PREFIX}volume-taken"
 
+
+def record_of(route: Any) -> str:  # noqa: ANN401 - hostile JSON is any JSON
+    """Return what a zvol's own record says where the stranger alone is to reach it over a route."""
+    grant = {"initiator": STRANGER, "attachments": [], "unnamed": True, "chap": False}
+    return json.dumps({"route": route, "grants": [grant]}, separators=(",", ":"))
+
+
+# Volumes of lab's with the record that a taken agent has written on each; the first is right in itself, and
+# the target of its name is somebody else's.
+RECORDS: Final = {
+    "volume-claimed": record_of(ROUTE),
+    "record-with-the-others-prefix": record_of({**ROUTE, "prefix": OTHER_PREFIX}),
+    "record-with-half-a-prefix": record_of({**ROUTE, "prefix": "iqn.2010-10.org:"}),
+    "record-with-a-portal-for-all": record_of({**ROUTE, "portals": ["0.0.0.0:3260"]}),
+    "record-with-a-portal-of-sshd": record_of({**ROUTE, "portals": [PORTAL, "192.168.77.1:22"]}),
+    "record-without-a-portal": record_of({**ROUTE, "portals": []}),
+    "record-with-a-portal-twice": record_of({**ROUTE, "portals": [PORTAL, PORTAL]}),
+    "record-with-an-exporter-of-its-own": record_of({**ROUTE, "exporter": "../targetcli"}),
+    "record-with-a-path": record_of({**ROUTE, "prefix": "iqn.2010-10.org.openstack:../../core/"}),
+    "record-with-a-device": record_of({**ROUTE, "device": "/dev/vda"}),
+    "record-without-sense": "x" * 8191,
+    "record-of-lists-in-lists": "[" * 8191,
+    "record-of-objects-in-objects": '{"a":' * 1600,
+    "record-of-a-number": "9" * 8191,
+}
+
+_RECORD: Final = "\n".join(
+    f"runuser -u zolder -- zfs set 'zolder:export={text}' {PARENT}/{zvol}" for zvol, text in RECORDS.items()
+)
 _ZFS: Final = f"""
 zfs set zolder:volume={INHERITED_ID} zolder:snapshot=inherited {PARENT}
 zfs create -s -V 16M {PARENT}/foreign
@@ -51,6 +84,7 @@ for disk in data/secret/disk {PARENT}/foreign {OTHER_PARENT}/volume-theirs; do
     echo {SECRET} | dd of="$node" bs=4096 conv=sync,fsync status=none
     [ "$disk" != data/secret/disk ] || secret_node=$node
 done
+{_RECORD}
 """
 _TARGET: Final = f"""
 cd /sys/kernel/config/target
@@ -58,11 +92,13 @@ mkdir -p core/iblock_77/foreign-disk
 echo "udev_path=$secret_node" > core/iblock_77/foreign-disk/control
 echo "$secret_node" > core/iblock_77/foreign-disk/udev_path
 echo 1 > core/iblock_77/foreign-disk/enable
-portal_group=iscsi/{TAKEN_TARGET}/tpgt_1
-mkdir -p "$portal_group/lun/lun_0" "$portal_group/np/{PORTAL}" "$portal_group/acls/{STRANGER}"
-ln -s /sys/kernel/config/target/core/iblock_77/foreign-disk "$portal_group/lun/lun_0/foreign"
-echo {SECRET} > "$portal_group/acls/{STRANGER}/auth/password"
-echo 1 > "$portal_group/enable"
+for target in {TAKEN_TARGET} {PREFIX}volume-claimed; do
+    portal_group=iscsi/$target/tpgt_1
+    mkdir -p "$portal_group/lun/lun_0" "$portal_group/np/{PORTAL}" "$portal_group/acls/{STRANGER}"
+    ln -s /sys/kernel/config/target/core/iblock_77/foreign-disk "$portal_group/lun/lun_0/foreign"
+    echo {SECRET} > "$portal_group/acls/{STRANGER}/auth/password"
+    echo 1 > "$portal_group/enable"
+done
 cd /
 """
 _FILES: Final = f"""
@@ -97,9 +133,14 @@ def lay(san: Machine, greeted: Callable[[str], Line], stranger: Path) -> None:
     ):
         zvol_of = {"parent": parent, "zvol": zvol}
         ask(line, "create_zvol", **zvol_of, volume_id=volume_id, volsize_bytes=mib * MIB, sparse=True)
+    for number, zvol in enumerate(RECORDS):
+        volume_id = f"77777777-7777-4777-8777-{number:012x}"
+        zvol_of = {"parent": PARENT, "zvol": zvol}
+        ask(lab, "create_zvol", **zvol_of, volume_id=volume_id, volsize_bytes=MIB, sparse=True)
     ask(lab, "create_snapshot", parent=PARENT, zvol="volume-own", snapshot="snap-own")
     ask(other, "create_snapshot", parent=OTHER_PARENT, zvol="volume-theirs", snapshot="snap-theirs")
-    san.succeed(f"set -eu\n{_ZFS}{_TARGET}", timeout_seconds=180)
+    # By standard input: the records are longer than what one command line of the lab may be.
+    san.succeed("sh -eus", input=f"{_ZFS}{_TARGET}", timeout_seconds=180)
     for line, parent, zvol, prefix in (
         (lab, PARENT, "volume-own", PREFIX),
         (other, OTHER_PARENT, "volume-theirs", OTHER_PREFIX),
@@ -110,10 +151,22 @@ def lay(san: Machine, greeted: Callable[[str], Line], stranger: Path) -> None:
             parent=parent,
             zvol=zvol,
             initiator=INITIATOR,
-            prefix=prefix,
-            portals=[PORTAL],
+            route={**ROUTE, "prefix": prefix},
+            attachment=None,
             chap={"user": "zolder", "secret": SECRET},
         )
+    ask(
+        lab,
+        "export_snapshot",
+        parent=PARENT,
+        zvol="volume-own",
+        snapshot="snap-own",
+        initiator=INITIATOR,
+        view_id=VIEW_ID,
+        route=ROUTE,
+        attachment=None,
+        chap=None,
+    )
     san.succeed("udevadm settle; zpool sync")
 
 
@@ -131,6 +184,8 @@ SEEN: Final = (
     f"datasets {PARENT}/volume-own@autosnap guid",
     "datasets data/secret zolder:note",
     f"datasets {OTHER_PARENT}/volume-theirs zolder:volume",
+    f"datasets {PARENT}/record-of-a-number zolder:export",
+    f"datasets {PARENT}/{VIEW} zolder:view",
     "zpools data guid",
     f"allow {PARENT}",
     "file /root/secret",

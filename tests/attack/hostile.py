@@ -136,6 +136,21 @@ SIZES: Final[Volleys] = {
         {"$gt": 0},
     ),
 }
+# What may be sent in place of an attachment's id.
+NO_ATTACHMENTS: Final = (
+    "",
+    "1",
+    "*",
+    "../1",
+    OWN_ID[:-1],
+    OWN_ID + "\n",
+    OWN_ID.replace("1", "A"),
+    "{" + OWN_ID + "}",
+    [OWN_ID],
+    {"id": OWN_ID},
+    7,
+    True,
+)
 METHODS: Final[Volleys] = {
     "inner-methods": (
         "__init__",
@@ -146,6 +161,8 @@ METHODS: Final[Volleys] = {
     "verbs-of-the-helper": (
         "read_datasets",
         "open_export",
+        "close_export",
+        "grow_export",
     ),
     "hello-again": ("hello",),
     "look-alikes": (

@@ -9,9 +9,10 @@ from tests.attack.ground import (
     OTHER_PARENT,
     OTHER_PREFIX,
     PARENT,
-    PORTAL,
     PREFIX,
+    ROUTE,
     STRANGER,
+    VIEW,
 )
 from tests.attack.model import REFUSED, Attack, Helper, line
 from zolder import __version__
@@ -34,13 +35,22 @@ def _holders(**changed: Any) -> Asked:  # noqa: ANN401 - as above
 
 
 def _export(**changed: Any) -> Asked:  # noqa: ANN401 - as above
-    right = {"parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "prefix": PREFIX,
-             "portals": [PORTAL], "chap": None}  # fmt: skip
+    right = {"parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "chap": None}
     return "open_export", {**right, **changed}
 
 
+def _grow(**changed: Any) -> Asked:  # noqa: ANN401 - as above
+    return "grow_export", {"parent": PARENT, "zvol": "volume-own", **changed}
+
+
 def _withdraw(**changed: Any) -> Asked:  # noqa: ANN401 - as above
-    return "close_export", {"parent": PARENT, "zvol": "volume-own", "initiator": INITIATOR, **changed}
+    right = {"parent": PARENT, "zvol": "volume-own", "initiator": INITIATOR, "exporter": None}
+    return "close_export", {**right, **changed}
+
+
+def _recorded(*zvols: str) -> tuple[Asked, ...]:
+    """Return what opens and what grows zvols with a record that a taken agent has written."""
+    return tuple(ask for zvol in zvols for ask in (_export(zvol=zvol), _grow(zvol=zvol)))
 
 
 _USERS: Final = ("nobody", "daemon", "sshd")
@@ -71,25 +81,27 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
     "look-with-rights-of-its-own": (INVALID, (_holders(root="/tmp"), _holders(node="/dev/vda"))),  # noqa: S108 - in the SAN
     "export-a-zvol-without-a-mark": (
         NOT_PERMITTED,
-        (_export(zvol="foreign"),),
+        (_export(zvol="foreign"), _grow(zvol="foreign")),
     ),
     "export-a-received-zvol": (
         NOT_PERMITTED,
-        (_export(zvol="received"),),
+        (_export(zvol="received"), _grow(zvol="received")),
     ),
     "export-a-dataset-that-is-no-zvol": (
         NOT_PERMITTED,
-        (_export(zvol="files"),),
+        (_export(zvol="files"), _grow(zvol="files")),
     ),
     "export-what-is-not-there": (
         frozenset({"not_found"}),
-        (_export(zvol="volume-none"),),
+        (_export(zvol="volume-none"), _grow(zvol="volume-none")),
     ),
     "export-what-is-the-others-or-nobodys": (
         NOT_PERMITTED,
         (
             _export(parent=OTHER_PARENT, zvol="volume-theirs"),
             _export(parent="data/secret", zvol="disk"),
+            _grow(parent=OTHER_PARENT, zvol="volume-theirs"),
+            _grow(parent="data/secret", zvol="disk"),
         ),
     ),
     "export-devices-and-paths": (
@@ -99,26 +111,69 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
             _export(zvol="/dev/vda"),
             _export(device="/dev/vda"),
             _export(serial="0" * 32),
+            _export(read_only=False),
+            _grow(zvol="../secret/disk"),
+            _grow(device="/dev/vda"),
         ),
     ),
     "export-over-a-target-that-is-not-ours": (
         frozenset({"already_exists"}),
-        (_export(zvol="volume-taken"),),
+        (_export(zvol="volume-claimed"),),
     ),
-    "export-beyond-its-policy": (
+    "export-to-whom-no-record-names": (
         NOT_PERMITTED,
         (
+            _export(),
+            _export(initiator=INITIATOR),
+            _export(chap={"user": "zolder", "secret": "123456789012"}),
+            _export(zvol="volume-taken"),
+            _export(zvol=VIEW),
+            _export(zvol="volume-claimed", chap={"user": "zolder", "secret": "123456789012"}),
+        ),
+    ),
+    "export-by-a-record-beyond-its-policy": (
+        NOT_PERMITTED,
+        _recorded(
+            "record-with-the-others-prefix",
+            "record-with-half-a-prefix",
+            "record-with-a-portal-for-all",
+            "record-with-a-portal-of-sshd",
+        ),
+    ),
+    "export-by-a-record-of-no-portals": (
+        INVALID,
+        _recorded("record-without-a-portal", "record-with-a-portal-twice"),
+    ),
+    "export-by-a-record-that-is-none": (
+        frozenset({"backend"}),
+        _recorded(
+            "record-with-an-exporter-of-its-own",
+            "record-with-a-path",
+            "record-with-a-device",
+            "record-without-sense",
+            "record-of-lists-in-lists",
+            "record-of-objects-in-objects",
+            "record-of-a-number",
+        ),
+    ),
+    "export-by-a-route-of-its-own": (
+        INVALID,
+        (
+            _export(prefix=PREFIX),
             _export(prefix=OTHER_PREFIX),
             _export(portals=["0.0.0.0:3260"]),
+            _export(route=ROUTE),
+            _export(exporter="lio"),
+            _grow(route=ROUTE),
         ),
     ),
     "export-with-malformed-names": (
         INVALID,
         (
-            _export(prefix="iqn.2010-10.org.x:/../"),
-            _export(portals=[]),
             _export(initiator="iqn.2010-10.o:../../../core"),
+            _export(initiator="nqn.2014-08.org.nvmexpress:uuid/../x"),
             _export(chap={"user": "u", "secret": "123456789012\nx"}),
+            _export(chap={"user": "u", "secret": "123456789012", "target_user": "a\0"}),
         ),
     ),
     "close-the-others-export": (
@@ -130,11 +185,12 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
         (
             _withdraw(zvol="volume-taken", initiator=None),
             _withdraw(zvol="volume-taken", initiator=STRANGER),
+            _withdraw(zvol="volume-claimed", initiator=None, exporter="lio"),
         ),
     ),
     "close-by-a-path": (
         INVALID,
-        (_withdraw(zvol="../../core"),),
+        (_withdraw(zvol="../../core"), _withdraw(exporter="../lio"), _withdraw(exporter="targetcli")),
     ),
     "ask-for-what-it-does-not-do": (
         UNKNOWN,
@@ -172,6 +228,9 @@ _WORDS: Final[dict[str, tuple[bytes, tuple[bytes, ...], frozenset[str]]]] = {
     ),
     "be-the-other-and-export-labs-volume": (
         _hello(identity="other"), (line(*_export()),), NOT_PERMITTED
+    ),
+    "be-the-other-and-grow-labs-export": (
+        _hello(identity="other"), (line(*_grow()),), NOT_PERMITTED
     ),
     "be-the-other-and-close-labs-export": (
         _hello(identity="other"), (line(*_withdraw()),), NOT_PERMITTED

@@ -14,9 +14,13 @@ from tests.attack.ground import (
     PARENT,
     PORTAL,
     PREFIX,
+    RECORDS,
+    ROUTE,
     STRANGER,
     TAKEN_ID,
     THEIR_ID,
+    VIEW,
+    VIEW_ID,
 )
 from tests.attack.model import Attack, Frames, frame
 
@@ -25,6 +29,7 @@ NOT_PERMITTED: Final = frozenset({"not_permitted"})
 INVALID: Final = frozenset({"invalid_request"})
 UNKNOWN: Final = frozenset({"unknown_method"})
 BROKEN: Final = frozenset({"remote_protocol"})
+UNCHANGED: Final = frozenset({"unchanged"})
 
 
 # Each method with parameters that are right, to be made wrong in one place.
@@ -44,12 +49,39 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     "delete_zvol": {"parent": PARENT, "zvol": "volume-own"},
     "create_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-new"},
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
+    "list_snapshots": {"parent": PARENT},
+    "list_attachments": {"parent": PARENT},
     "export_zvol": {
-        "parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "prefix": PREFIX, "portals": [PORTAL],
+        "parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "route": ROUTE, "attachment": None,
         "chap": None,
     },
-    "withdraw_zvol": {"parent": PARENT, "zvol": "volume-own", "initiator": INITIATOR},
+    "ensure_exports": {
+        "parent": PARENT, "route": ROUTE,
+        "wanted": [{"zvol": "volume-own", "initiator": STRANGER, "attachment": None, "chap": None}],
+    },
+    "withdraw_zvol": {"parent": PARENT, "zvol": "volume-own", "initiator": INITIATOR, "attachment": None},
+    "export_snapshot": {
+        "parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own", "initiator": STRANGER,
+        "view_id": FRESH_ID, "route": ROUTE, "attachment": None, "chap": None,
+    },
+    "withdraw_snapshot": {
+        "parent": PARENT, "view_id": VIEW_ID, "initiator": INITIATOR, "attachment": None,
+    },
 }  # fmt: skip
+# The requests that open something over a route.
+_OPENING: Final = ("export_zvol", "ensure_exports", "export_snapshot")
+_NO_ROUTES: Final[tuple[Any, ...]] = (None, {}, [], PREFIX)
+
+
+def _routes(*changes: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Return each change of the route in each request that has one."""
+    return tuple((method, {"route": {**ROUTE, **change}}) for method in _OPENING for change in changes)
+
+
+def _wanted(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - hostile JSON is any JSON
+    """Return what is to be open at once, with something changed in the only entry."""
+    return {"wanted": [{**RIGHT["ensure_exports"]["wanted"][0], **changed}]}
+
 
 # One thing changed in a request that is right otherwise; each of a volley must be refused.
 _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]], ...]]]] = {
@@ -83,36 +115,76 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
     ),
     "listen-where-it-may-not": (
         NOT_PERMITTED,
-        (
-            ("export_zvol", {"portals": ["192.168.78.1:3260"]}),
-            ("export_zvol", {"portals": ["0.0.0.0:3260"]}),
-            ("export_zvol", {"portals": ["[::]:3260"]}),
-            ("export_zvol", {"portals": ["192.168.77.1:22"]}),
-            ("export_zvol", {"portals": [PORTAL, "127.0.0.1:3260"]}),
+        _routes(
+            {"portals": ["192.168.77.2:3260"]},
+            {"portals": ["0.0.0.0:3260"]},
+            {"portals": ["[::]:3260"]},
+            {"portals": ["192.168.77.1:22"]},
+            {"portals": [PORTAL, "127.0.0.1:3260"]},
         ),
     ),
     "listen-on-what-is-no-address": (
         INVALID,
-        (
-            ("export_zvol", {"portals": ["192.168.77.1:0"]}),
-            ("export_zvol", {"portals": ["192.168.77.1:65536"]}),
-            ("export_zvol", {"portals": ["192.168.77.1:3260/../../x"]}),
-            ("export_zvol", {"portals": ["0300.0250.0115.1:3260"]}),
-            ("export_zvol", {"portals": []}),
-            ("export_zvol", {"portals": PORTAL}),
+        _routes(
+            {"portals": ["192.168.77.1:0"]},
+            {"portals": ["192.168.77.1:65536"]},
+            {"portals": ["192.168.77.1:3260/../../x"]},
+            {"portals": ["0300.0250.0115.1:3260"]},
+            {"portals": []},
+            {"portals": [PORTAL, PORTAL]},
+            {"portals": PORTAL},
         ),
     ),
     "export-under-prefixes-that-are-not-its-own": (
         NOT_PERMITTED,
-        (
-            ("export_zvol", {"prefix": OTHER_PREFIX}),
-            ("export_zvol", {"prefix": "iqn.2010-10.org:"}),
-            ("export_zvol", {"prefix": PREFIX + "x:"}),
-        ),
+        _routes({"prefix": OTHER_PREFIX}, {"prefix": "iqn.2010-10.org:"}, {"prefix": PREFIX + "x:"}),
     ),
     "export-under-a-path": (
         INVALID,
-        (("export_zvol", {"prefix": "iqn.2010-10.org.openstack:../"}),),
+        _routes({"prefix": "iqn.2010-10.org.openstack:../"}),
+    ),
+    "export-by-what-is-no-exporter": (
+        INVALID,
+        _routes(
+            {"exporter": "targetcli"}, {"exporter": "../lio"}, {"exporter": None}, {"device": "/dev/vda"}
+        ),
+    ),
+    "export-over-no-route": (
+        INVALID,
+        tuple((method, {"route": none}) for method in _OPENING for none in _NO_ROUTES),
+    ),
+    "name-attachments-in-other-ways": (
+        INVALID,
+        (
+            *(
+                (method, {"attachment": attachment})
+                for method in ("export_zvol", "withdraw_zvol", "export_snapshot", "withdraw_snapshot")
+                for attachment in hostile.NO_ATTACHMENTS
+            ),
+            *(("ensure_exports", _wanted(attachment=attachment)) for attachment in hostile.NO_ATTACHMENTS),
+        ),
+    ),
+    "name-a-view-in-other-ways": (
+        INVALID,
+        tuple(
+            (method, {"view_id": view_id})
+            for method in ("export_snapshot", "withdraw_snapshot")
+            for view_id in ("", "../x", VIEW, FRESH_ID + "\n", FRESH_ID.replace("4", "A"), None, 7)
+        ),
+    ),
+    "want-many-exports-in-other-ways": (
+        INVALID,
+        (
+            ("ensure_exports", {"wanted": {}}),
+            ("ensure_exports", {"wanted": None}),
+            ("ensure_exports", {"wanted": [None]}),
+            ("ensure_exports", {"wanted": [["volume-own"]]}),
+            ("ensure_exports", _wanted(zvol="../other/volume-theirs")),
+            ("ensure_exports", _wanted(initiator="*")),
+            ("ensure_exports", _wanted(parent=OTHER_PARENT)),
+            ("ensure_exports", _wanted(chap={"user": "u", "secret": "123456789012\nmutual"})),
+            ("ensure_exports", {"wanted": [*_wanted()["wanted"], *_wanted(zvol="-rf")["wanted"]]}),
+        ),
     ),
     "export-to-what-is-no-initiator": (
         INVALID,
@@ -131,6 +203,7 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("export_zvol", {"chap": {"user": "u\0", "secret": "123456789012"}}),
             ("export_zvol", {"chap": {"user": "u", "secret": "123456789012", "mutual": "x"}}),
             ("export_zvol", {"chap": {"secret": "123456789012"}}),
+            ("export_snapshot", {"chap": {"user": "u", "secret": "123456789012\nmutual"}}),
         ),
     ),
     "shrink-a-volume": (
@@ -176,16 +249,62 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
         "create_zvol", {"zvol": "volume-own", "volume_id": TAKEN_ID}, frozenset({"already_exists"})
     ),
     "take-a-volume-for-a-clone": ("clone_zvol", {"zvol": "volume-taken"}, frozenset({"already_exists"})),
+    "read-an-unmarked-zvols-snapshot": (
+        "export_snapshot", {"zvol": "foreign", "snapshot": "kept"}, NOT_PERMITTED
+    ),
+    "read-somebody-elses-snapshot": ("export_snapshot", {"snapshot": "autosnap"}, NOT_PERMITTED),
+    "read-a-received-copys-snapshot": ("export_snapshot", {"zvol": "received"}, NOT_PERMITTED),
+    "read-a-snapshot-that-is-not-there": (
+        "export_snapshot", {"snapshot": "snap-none"}, frozenset({"not_found"})
+    ),
+    "read-the-agents-own-snapshot": (
+        "export_snapshot", {"snapshot": f"zolder-clone-{TAKEN_ID}"}, INVALID
+    ),
+    "read-another-snapshot-by-a-views-id": (
+        "export_snapshot", {"zvol": "foreign", "snapshot": "kept", "view_id": VIEW_ID},
+        frozenset({"already_exists"}),
+    ),
+    "withdraw-a-view-that-is-none": ("withdraw_snapshot", {"view_id": TAKEN_ID}, UNCHANGED),
+    "look-at-a-view-as-a-volume": ("get_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "delete-a-view-as-a-volume": ("delete_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "grow-a-view": ("grow_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "snapshot-a-view": ("create_snapshot", {"zvol": VIEW}, NOT_PERMITTED),
+    "delete-a-views-snapshot": ("delete_snapshot", {"zvol": VIEW}, UNCHANGED),
+    "create-a-volume-over-a-view": ("create_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "clone-over-a-view": ("clone_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "clone-a-view": ("clone_zvol", {"source": VIEW, "snapshot": None}, NOT_PERMITTED),
+    "clone-a-views-snapshot": ("clone_zvol", {"source": VIEW}, frozenset({"not_found"})),
+    "export-a-view-for-writing": ("export_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "export-a-view-among-many": ("ensure_exports", _wanted(zvol=VIEW), UNCHANGED),
+    "read-a-view-through-a-view": ("export_snapshot", {"zvol": VIEW}, frozenset({"not_found"})),
+    "withdraw-a-view-from-a-stranger": ("withdraw_zvol", {"zvol": VIEW, "initiator": STRANGER}, UNCHANGED),
+    "export-an-unmarked-zvol-among-many": ("ensure_exports", _wanted(zvol="foreign"), UNCHANGED),
+    "export-over-a-foreign-target-among-many": ("ensure_exports", _wanted(zvol="volume-taken"), UNCHANGED),
+    "export-a-thousand-times-what-is-not-ours": (
+        "ensure_exports", {"wanted": _wanted(zvol="foreign")["wanted"] * 1000},
+        UNCHANGED | {"deadline_exceeded"},
+    ),
+    "export-more-at-once-than-a-line-holds": (
+        "ensure_exports", {"wanted": _wanted(zvol="foreign")["wanted"] * 4000}, BROKEN | {"closed"}
+    ),
+    "export-over-another-exporter-while-in-use": (
+        "export_zvol", {"route": {**ROUTE, "exporter": "tgt"}}, frozenset({"busy"})
+    ),
+    **{
+        f"export-a-{zvol}": ("export_zvol", {"zvol": zvol}, frozenset({"backend"}))
+        for zvol in RECORDS
+        if zvol.startswith(("record-of-", "record-without-sense"))
+    },
     "export-over-a-foreign-target": (
         "export_zvol", {"zvol": "volume-taken"}, frozenset({"already_exists"})
     ),
     "withdraw-a-foreign-target": (
         "withdraw_zvol", {"zvol": "volume-taken", "initiator": None},
-        frozenset({"unchanged", "already_exists", "not_permitted"}),
+        UNCHANGED | {"already_exists", "not_permitted"},
     ),
     "withdraw-a-foreign-targets-initiator": (
         "withdraw_zvol", {"zvol": "volume-taken", "initiator": STRANGER},
-        frozenset({"unchanged", "already_exists", "not_permitted"}),
+        UNCHANGED | {"already_exists", "not_permitted"},
     ),
 }  # fmt: skip
 _LIMITS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -198,7 +317,7 @@ _LIMITS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"source": "volume-theirs", "snapshot": "snap-theirs", "volsize_bytes": GIB + MIB},
     ),
     "export-under-labs-prefix": (
-        "export_zvol", {"zvol": "volume-theirs", "prefix": PREFIX}
+        "export_zvol", {"zvol": "volume-theirs"}
     ),
 }  # fmt: skip
 
@@ -241,7 +360,16 @@ ATTACKS: Final = (
     ),
     *(
         _as_other("parent", f"{method}-below-labs-parent-as-other", method, {})
-        for method in ("get_figures", "delete_zvol", "withdraw_zvol", "create_zvol")
+        for method in (
+            "get_figures",
+            "delete_zvol",
+            "withdraw_zvol",
+            "create_zvol",
+            "ensure_exports",
+            "export_snapshot",
+            "withdraw_snapshot",
+            "list_attachments",
+        )
     ),
     *(
         _one("parent", f"ask-below-{name}", "list_zvols", {"parent": parent}, NOT_PERMITTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.attack import table_helper
+from tests.attack.ground import RECORDS
 from tests.attack.line import Access, Line, word_of
 from tests.attack.model import (
     HELLO,
@@ -18,6 +21,7 @@ from tests.attack.model import (
     Attack,
     Forward,
     Frames,
+    Helper,
     Login,
     Outcome,
     Session,
@@ -26,8 +30,11 @@ from tests.attack.model import (
 )
 from tests.attack.runner import Runner
 from tests.attack.table import ATTACKS
+from tests.attack.table_requests import RIGHT
 from tests.support import agent
 from tests.support.sshd import running_sshd
+from zolder.api import METHODS
+from zolder.san.privileged import VERBS
 
 if TYPE_CHECKING:
     from zolder.client.ssh import SshTarget
@@ -64,6 +71,21 @@ def test_no_attack_is_content_with_success() -> None:
     """None counts as held off what got in, ran, or changed something."""
     success = {"let in", "stayed", "bytes", "succeeded", "changed", "silent", "no frame", "fell"}
     assert [attack.name for attack in ATTACKS if not attack.seen or attack.seen & success] == []
+
+
+def test_every_method_is_attacked() -> None:
+    """Each request that there is has right parameters in the table, to be made wrong in one place."""
+    assert set(METHODS) == RIGHT.keys()
+
+
+def test_every_record_is_tried() -> None:
+    """Each record that a taken agent may have written meets root's own check, by each of root's verbs."""
+    sent = [attack.sent for attack in table_helper.ATTACKS]
+    asked = [json.loads(line) for helper in sent if isinstance(helper, Helper) for line in helper.then]
+    opened = {frame["params"]["zvol"] for frame in asked if frame["method"] == "open_export"}
+    assert opened >= RECORDS.keys()
+    assert {frame["method"] for frame in asked} >= set(VERBS)
+    assert all(len(text) < 8192 for text in RECORDS.values())
 
 
 def test_every_group_is_there() -> None:

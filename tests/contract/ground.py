@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from zolder.fake import FakeStorage
-from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
+from zolder.model import Route
+from zolder.names import (
+    LIO,
+    NVMET,
+    TGT,
+    DatasetName,
+    InitiatorName,
+    Portal,
+    SnapshotName,
+    TargetPrefix,
+    VolumeId,
+    ZvolName,
+)
 
 PARENT: Final = DatasetName("data/volumes")
 OTHER_PARENT: Final = DatasetName("data/other")
@@ -13,6 +25,18 @@ PREFIX: Final = TargetPrefix("iqn.2010-10.org.openstack:")
 PORTALS: Final = (Portal("192.168.77.1:3260"),)
 INITIATOR: Final = InitiatorName("iqn.2004-10.org.zolder:compute")
 SECOND_INITIATOR: Final = InitiatorName("iqn.2004-10.org.zolder:second")
+ROUTE: Final = Route(LIO, PREFIX, PORTALS)
+
+# Each exporter's route, and two initiators of its kind.
+ROUTES: Final = {
+    LIO: (ROUTE, INITIATOR, SECOND_INITIATOR),
+    TGT: (Route(TGT, PREFIX, (Portal("192.168.77.1:3261"),)), INITIATOR, SECOND_INITIATOR),
+    NVMET: (
+        Route(NVMET, PREFIX, (Portal("192.168.77.1:4420"),)),
+        InitiatorName("nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-0000000000c1"),
+        InitiatorName("nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-0000000000c2"),
+    ),
+}
 
 MIB: Final = 2**20
 # About what the lab's small zpool has: a thick zvol of this size never fits.

@@ -17,18 +17,15 @@ from tests.contract.ground import (
     OTHER_PARENT,
     PARENT,
     PLANTED,
-    PORTALS,
-    PREFIX,
-    SECOND_INITIATOR,
+    ROUTE,
 )
 from zolder.api import Storage
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NoSpace, NotFound, NotPermitted
-from zolder.model import Change, Chap, Export, Zvol
+from zolder.model import Change, Zvol
 from zolder.names import SnapshotName, VolumeId, ZvolName
 
 SIZE = 16 * MIB
 SNAPSHOT = SnapshotName("snapshot-1")
-CHAP = Chap("volume", "correct-horse-battery")
 _numbers = itertools.count(1)
 
 
@@ -62,15 +59,6 @@ def clone(
         volsize_bytes=size,
         sparse=sparse,
     ).value
-
-
-def export(
-    storage: Storage, zvol: Zvol, initiator: str = INITIATOR, chap: Chap | None = None
-) -> Change[Export]:
-    """Export to an initiator through the suite's portal."""
-    return storage.export_zvol(
-        PARENT, zvol.name, type(INITIATOR)(initiator), prefix=PREFIX, portals=PORTALS, chap=chap
-    )
 
 
 class TestZvols:
@@ -215,9 +203,7 @@ class TestForeign:
             lambda: storage.clone_zvol(
                 PARENT, FOREIGN, None, new_name(), volume_id=new_id(), volsize_bytes=SIZE, sparse=True
             ),
-            lambda: storage.export_zvol(
-                PARENT, FOREIGN, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None
-            ),
+            lambda: storage.export_zvol(PARENT, FOREIGN, INITIATOR, route=ROUTE, attachment=None, chap=None),
         ]
         for attempt in attempts:
             with pytest.raises(NotPermitted):
@@ -344,58 +330,3 @@ class TestSnapshots:
             storage.delete_zvol(PARENT, made.name)
         storage.delete_zvol(PARENT, cloned.name)
         assert storage.delete_zvol(PARENT, made.name).changed
-
-
-class TestExports:
-    """Exports, closed but for their initiators."""
-
-    def test_export(self, storage: Storage) -> None:
-        """An export names its target, portals, LUN and the one initiator; repeated it changes nothing."""
-        made = create(storage)
-        first = export(storage, made, chap=CHAP)
-        assert first == Change(
-            changed=True, value=Export(made.name, f"{PREFIX}{made.name}", PORTALS, 0, (INITIATOR,))
-        )
-        assert export(storage, made, chap=CHAP) == Change(changed=False, value=first.value)
-        assert first.value in storage.list_exports(PARENT)
-
-    def test_two_initiators(self, storage: Storage) -> None:
-        """Each initiator is let in and closed out by itself; the target goes with the last."""
-        made = create(storage)
-        export(storage, made)
-        assert export(storage, made, SECOND_INITIATOR).value.initiators == (INITIATOR, SECOND_INITIATOR)
-        first = storage.withdraw_zvol(PARENT, made.name, INITIATOR)
-        assert first == Change(changed=True, value=(SECOND_INITIATOR,))
-        again = storage.withdraw_zvol(PARENT, made.name, INITIATOR)
-        assert again == Change(changed=False, value=(SECOND_INITIATOR,))
-        assert storage.withdraw_zvol(PARENT, made.name, SECOND_INITIATOR).value == ()
-        assert made.name not in {found.zvol for found in storage.list_exports(PARENT)}
-
-    def test_withdraw_all(self, storage: Storage) -> None:
-        """Without an initiator a withdraw closes to all; repeated it changes nothing."""
-        made = create(storage)
-        export(storage, made)
-        export(storage, made, SECOND_INITIATOR)
-        assert storage.withdraw_zvol(PARENT, made.name, None) == Change(changed=True, value=())
-        assert storage.withdraw_zvol(PARENT, made.name, None) == Change(changed=False, value=())
-
-    def test_export_absent(self, storage: Storage) -> None:
-        """Exporting what is not there says so; withdrawing it changes nothing."""
-        name = new_name()
-        with pytest.raises(NotFound):
-            storage.export_zvol(PARENT, name, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
-        assert not storage.withdraw_zvol(PARENT, name, INITIATOR).changed
-
-    def test_delete_exported(self, storage: Storage) -> None:
-        """Deleting an exported zvol closes its target with it."""
-        made = create(storage)
-        export(storage, made)
-        assert storage.delete_zvol(PARENT, made.name).changed
-        assert made.name not in {found.zvol for found in storage.list_exports(PARENT)}
-
-    def test_grow_exported(self, storage: Storage) -> None:
-        """An exported zvol grows and stays exported."""
-        made = create(storage)
-        export(storage, made)
-        assert storage.grow_zvol(PARENT, made.name, volsize_bytes=2 * SIZE).changed
-        assert made.name in {found.zvol for found in storage.list_exports(PARENT)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,8 @@ from zolder.api import Storage
 from zolder.cinder.driver import ZolderDriver
 from zolder.cinder.storage import San
 from zolder.fake import FakeStorage
-from zolder.names import DatasetName
+from zolder.model import Chap, PoolFigures
+from zolder.names import DatasetName, InitiatorName
 
 objects.register_all()
 
@@ -64,7 +66,10 @@ def driver(make_driver: Callable[..., ZolderDriver]) -> ZolderDriver:
 def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: object) -> objects.Volume:
     """Return a volume as Cinder's manager has it, attached to ``connectors``."""
     attachments = [
-        objects.VolumeAttachment(connector=connector, connection_info=None) for connector in connectors
+        objects.VolumeAttachment(
+            id=str(uuid.uuid4()), attach_status="attached", connector=connector, connection_info=None
+        )
+        for connector in connectors
     ]
     values = {
         "id": str(uuid.uuid4()),
@@ -85,9 +90,43 @@ def new_snapshot(volume: objects.Volume) -> objects.Snapshot:
         volume_id=volume.id,
         volume=volume,
         volume_size=volume.size,
+        provider_auth=None,
+        provider_location=None,
     )
 
 
 def connector_of(name: str) -> dict[str, str]:
     """Return what os-brick says of a machine."""
-    return {"initiator": f"iqn.2004-10.org.example:{name}", "host": name, "ip": "192.0.2.50"}
+    return {
+        "initiator": f"iqn.2004-10.org.example:{name}",
+        "nqn": f"nqn.2014-08.org.nvmexpress:uuid:{name}",
+        "host": name,
+        "ip": "192.0.2.50",
+    }
+
+
+def secrets_of(san: FakeStorage, volume: objects.Volume) -> dict[InitiatorName, Chap | None]:
+    """Return what each initiator of a volume has to log in with; what is put into it counts."""
+    return san._exports._exports[f"{PARENT}/{volume.name}"].secrets
+
+
+def lose_exports(san: FakeStorage) -> None:
+    """Make a SAN forget all that it exported."""
+    san._exports._exports.clear()
+
+
+class Taken(FakeStorage):
+    """A SAN whose zpool can be taken over by another, which has no secrets."""
+
+    def take_over(self) -> None:
+        """Leave the secrets behind."""
+        for export in self._exports._exports.values():
+            export.secrets.update(dict.fromkeys(export.secrets))
+
+    def get_figures(self, parent: DatasetName) -> PoolFigures:
+        shut = [
+            export
+            for export in self._exports._exports.values()
+            if any(grant.chap and export.secrets[grant.initiator] is None for grant in export.wish.grants)
+        ]
+        return dataclasses.replace(super().get_figures(parent), secrets_missing=len(shut))

@@ -6,46 +6,22 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from cinder import exception, objects
 
-from tests.driver.conftest import PARENT, connector_of, new_volume
+from tests.driver.conftest import PARENT, connector_of, new_volume, secrets_of
+from tests.driver.manager import attach, connect, detach
 from zolder.cinder.driver import ZolderDriver
 from zolder.errors import ConnectionLost, PoolUnavailable
 from zolder.fake import FakeStorage
-from zolder.model import Change, Chap, Export
-from zolder.names import InitiatorName
+from zolder.model import Change, Export
 
 ONE = connector_of("one")
 TWO = connector_of("two")
 MakeDriver = Callable[..., ZolderDriver]
-
-
-def attach(driver: ZolderDriver, volume: objects.Volume, connector: dict[str, str]) -> dict[str, Any]:
-    """Do what Cinder's manager does for an attachment (VolumeManager._connection_create)."""
-    driver.validate_connector(connector)
-    volume.update(driver.create_export(None, volume, connector))
-    connection = driver.initialize_connection(volume, connector)
-    assert connection["driver_volume_type"] == "iscsi"
-    data: dict[str, Any] = connection["data"]
-    volume.volume_attachment.objects.append(
-        objects.VolumeAttachment(
-            connector=connector, connection_info={**data, "driver_volume_type": "iscsi", "attachment_id": "1"}
-        )
-    )
-    return data
-
-
-def detach(driver: ZolderDriver, volume: objects.Volume, connector: dict[str, str]) -> bool:
-    """Do what Cinder does to end an attachment (VolumeManager.attachment_delete, then the API)."""
-    shared = driver.terminate_connection(volume, connector, force=False)
-    if not shared:
-        driver.remove_export(None, volume)
-    [ended, *_] = [row for row in volume.volume_attachment.objects if row.connector == connector]
-    volume.volume_attachment.objects.remove(ended)
-    return shared
 
 
 def initiators(san: FakeStorage) -> list[str]:
@@ -121,7 +97,7 @@ def test_two_attachments_of_one_machine_share_its_access(
     """A resize in place, or multiattach to two instances of one machine: the first to go cuts nobody."""
     attach(driver, volume, ONE)
     attach(driver, volume, ONE)
-    assert detach(driver, volume, ONE) is True
+    assert detach(driver, volume, ONE, which=1) is True
     assert initiators(san) == ["one"]
     assert detach(driver, volume, ONE) is False
     assert initiators(san) == []
@@ -146,11 +122,53 @@ def test_a_forced_detachment_closes_all(
     assert san.list_exports(PARENT) == ()
 
 
-def test_detaching_twice_is_detaching_once(driver: ZolderDriver, volume: objects.Volume) -> None:
-    """A repeat finds nothing to do."""
+def test_an_empty_connector_closes_nothing(
+    driver: ZolderDriver, san: FakeStorage, volume: objects.Volume
+) -> None:
+    """Only one that is not there at all stands for everybody."""
     attach(driver, volume, ONE)
-    assert driver.terminate_connection(volume, ONE) is False
-    assert driver.terminate_connection(volume, ONE) is False
+    with pytest.raises(exception.InvalidConnectorException):
+        driver.terminate_connection(volume, {})
+    assert initiators(san) == ["one"]
+
+
+def test_a_connector_without_its_id_ends_no_other(
+    driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    """os-force_detach takes a connector from a person: which attachment is meant is not guessed, but said."""
+    attach(driver, volume, ONE)
+    assert driver.terminate_connection(volume, dict(ONE)) is True
+    assert initiators(san) == ["one"]
+    assert "force-detach without a connector ends all" in caplog.text
+
+
+def test_a_protocol_that_was_changed_meanwhile(make_driver: MakeDriver, san: FakeStorage) -> None:
+    """Who was attached by the old one can detach, and until then nobody attaches by the new one."""
+    volume = new_volume()
+    volume.update(make_driver().create_volume(volume))
+    attach(make_driver(), volume, ONE)
+    driver = make_driver("target_protocol = nvmet_tcp")
+    with pytest.raises(exception.VolumeBackendAPIException, match="once they have detached"):
+        attach(driver, volume, TWO)
+    assert detach(driver, volume, ONE) is False
+    assert san.list_exports(PARENT) == ()
+    attach(driver, volume, TWO)
+    assert detach(make_driver(), volume, TWO) is False
+    assert san.list_exports(PARENT) == ()
+
+
+def test_detaching_twice_is_detaching_once(
+    driver: ZolderDriver, san: FakeStorage, volume: objects.Volume
+) -> None:
+    """A repeat finds nothing to do, and takes nothing from the same machine's other attachment."""
+    attach(driver, volume, ONE)
+    attach(driver, volume, ONE)
+    first, second = (row.connector for row in volume.volume_attachment)
+    assert driver.terminate_connection(volume, first) is True
+    assert driver.terminate_connection(volume, first) is True
+    assert initiators(san) == ["one"]
+    assert driver.terminate_connection(volume, second) is False
+    assert driver.terminate_connection(volume, second) is False
 
 
 def test_deleting_closes_all(driver: ZolderDriver, san: FakeStorage, volume: objects.Volume) -> None:
@@ -171,12 +189,47 @@ def test_initiators_are_folded(driver: ZolderDriver, san: FakeStorage, volume: o
 
 
 @pytest.mark.parametrize(
-    "connector", [{}, {"initiator": None}, {"initiator": "eve; rm -rf /"}, {"wwpns": ["x"]}]
+    ("connector", "sentence"),
+    [
+        ({}, "open-iscsi has to be installed there"),
+        ({"initiator": None}, "open-iscsi has to be installed there"),
+        ({"nqn": ONE["nqn"]}, "open-iscsi has to be installed there"),
+        ({"initiator": "eve; rm -rf /"}, "initiator: 'eve; rm -rf /' is not of the form"),
+        ({"initiator": ONE["nqn"]}, "which nqn.2014-08.org.nvmexpress:uuid:one is not"),
+    ],
 )
-def test_a_connector_without_an_initiator_is_refused(driver: ZolderDriver, connector: dict[str, Any]) -> None:
-    """Cinder answers the user with 400, and nothing was asked of the SAN."""
-    with pytest.raises(exception.InvalidConnectorException):
+def test_a_connector_without_an_initiator_is_refused(
+    driver: ZolderDriver, connector: dict[str, Any], sentence: str
+) -> None:
+    """Cinder answers the user with 400 and says what that machine lacks; nothing was asked of the SAN."""
+    with pytest.raises(exception.InvalidConnectorException, match=sentence):
         driver.validate_connector(connector)
+
+
+@pytest.mark.parametrize("written", ["", "1", "../../etc", 7, {"a": 1}])
+def test_an_id_that_is_none_is_refused(
+    driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, written: object
+) -> None:
+    """Users can write into a connector what they like; it opens and ends nothing."""
+    attach(driver, volume, ONE)
+    before = san.list_attachments(PARENT)
+    for verb in (driver.initialize_connection, driver.terminate_connection):
+        with pytest.raises(exception.InvalidConnectorException, match="zolder_attachment"):
+            verb(volume, ONE | {"zolder_attachment": written})
+    assert san.list_attachments(PARENT) == before
+
+
+def test_two_detachments_at_once_leave_nothing(
+    driver: ZolderDriver, san: FakeStorage, volume: objects.Volume
+) -> None:
+    """Each ends its own, and what the rows still say while both are on their way counts nothing."""
+    attach(driver, volume, ONE)
+    attach(driver, volume, ONE)
+    first, second = (row.connector for row in volume.volume_attachment)
+    with ThreadPoolExecutor(2) as pool:
+        left = [*pool.map(lambda connector: driver.terminate_connection(volume, connector), (first, second))]
+    assert san.list_exports(PARENT) == ()
+    assert False in left
 
 
 def test_chap_secrets_differ_for_each_initiator(make_driver: MakeDriver, san: FakeStorage) -> None:
@@ -185,12 +238,14 @@ def test_chap_secrets_differ_for_each_initiator(make_driver: MakeDriver, san: Fa
     volume = new_volume()
     driver.create_volume(volume)
     first, second = attach(driver, volume, ONE), attach(driver, volume, TWO)
-    method, user, secret = volume.provider_auth.split()
-    expected = hmac.new(secret.encode(), ONE["initiator"].encode(), hashlib.sha256).hexdigest()[:32]
+    method, _, secret = volume.provider_auth.split()
+    digest = hmac.new(secret.encode(), ONE["initiator"].encode(), hashlib.sha256).hexdigest()
+    user, expected = f"zolder-{digest[32:48]}", digest[:32]
     assert (first["auth_method"], first["auth_username"], first["auth_password"]) == (method, user, expected)
+    assert first["auth_username"] != second["auth_username"], "tgtd holds one secret a user"
     assert first["auth_password"] != second["auth_password"]
     assert secret not in (first["auth_password"], second["auth_password"])
-    assert len(san._exports[f"{PARENT}/{volume.name}"].secrets) == 2
+    assert len(secrets_of(san, volume)) == 2
 
 
 def test_a_secret_that_exists_is_never_changed(make_driver: MakeDriver) -> None:
@@ -245,7 +300,7 @@ def test_no_secret_reaches_the_log(make_driver: MakeDriver, caplog: pytest.LogCa
         volume = new_volume()
         driver.create_volume(volume)
         data = attach(driver, volume, ONE)
-        driver.ensure_export(None, volume)
+        driver.update_provider_info([volume], [])
         detach(driver, volume, ONE)
     said = caplog.text + repr(driver._settings) + repr(vars(driver))
     for secret in (volume.provider_auth.split()[2], data["auth_password"], "sesame-of-the-san"):
@@ -264,42 +319,16 @@ def test_a_secret_is_made_with_the_volume(make_driver: MakeDriver) -> None:
     assert source.provider_auth != clone.provider_auth
 
 
-def test_ensure_export_gives_what_each_was_told(make_driver: MakeDriver, san: FakeStorage) -> None:
-    """CHAP that was turned on later, or a secret made anew, is not yet that of those who are attached."""
-    volume = new_volume()
-    plain = make_driver("use_chap_auth = false")
-    plain.create_volume(volume)
-    attach(plain, volume, ONE)
-    driver = make_driver("use_chap_auth = true")
-    told = attach(driver, volume, TWO)
-    volume.provider_auth = "CHAP another secret"
-    san._exports.clear()
-    driver.ensure_export(None, volume)
-    secrets = san._exports[f"{PARENT}/{volume.name}"].secrets
-    assert secrets[InitiatorName(ONE["initiator"])] is None
-    assert secrets[InitiatorName(TWO["initiator"])] == Chap(told["auth_username"], told["auth_password"])
-
-
-def test_ensure_export_opens_what_cinder_has_on_record(make_driver: MakeDriver, san: FakeStorage) -> None:
-    """A SAN that lost its targets gets them back when cinder-volume starts, with the same secrets."""
-    driver = make_driver("use_chap_auth = true")
-    volume = new_volume()
-    driver.create_volume(volume)
-    attach(driver, volume, ONE)
-    attach(driver, volume, TWO)
-    volume.volume_attachment.objects.append(objects.VolumeAttachment(connector=None, connection_info=None))
-    before = dict(san._exports[f"{PARENT}/{volume.name}"].secrets)
-    san._exports.clear()
-    driver.ensure_export(None, volume)
-    assert san._exports[f"{PARENT}/{volume.name}"].secrets == before
-
-
 class Losing(FakeStorage):
     """A SAN whose answer to an export is lost after it was carried out."""
 
+    cut = True
+
     def export_zvol(self, *args: Any, **kwargs: Any) -> Change[Export]:  # noqa: ANN401 - passed on
         """Export and lose the answer."""
-        super().export_zvol(*args, **kwargs)
+        done = super().export_zvol(*args, **kwargs)
+        if not self.cut:
+            return done
         message = "the line was cut"
         raise ConnectionLost(message)
 
@@ -315,15 +344,29 @@ def test_what_a_lost_answer_opened_is_closed_again(make_driver: MakeDriver) -> N
     assert losing.list_exports(PARENT) == ()
 
 
-def test_a_lost_answer_does_not_cut_who_was_attached_before(make_driver: MakeDriver) -> None:
-    """Asking again for a connection that Cinder has on record leaves it open whatever comes of the asking."""
+@pytest.mark.parametrize("again", ["another row", "the same row", "an old call"])
+def test_a_lost_answer_does_not_cut_who_was_attached_before(make_driver: MakeDriver, again: str) -> None:
+    """Only what this attachment opened is taken back, and that only where nobody else can have it."""
     losing = Losing((PARENT,))
+    losing.cut = False
     driver = make_driver(storage=losing)
-    volume = new_volume(1, ONE)
+    volume = new_volume()
     driver.create_volume(volume)
-    with pytest.raises(exception.VolumeBackendAPIException):
-        driver.initialize_connection(volume, ONE)
-    assert initiators(losing) == ["one"]
+    if again == "an old call":
+        driver.initialize_connection(volume, dict(ONE))
+        volume.volume_attachment = new_volume(1, None).volume_attachment
+    else:
+        attach(driver, volume, ONE)
+    before = losing.list_attachments(PARENT)
+    losing.cut = True
+    asks: dict[str, Callable[[], object]] = {
+        "another row": lambda: attach(driver, volume, ONE),
+        "the same row": lambda: connect(driver, volume, volume.volume_attachment[0], ONE | {"mode": "rw"}),
+        "an old call": lambda: driver.initialize_connection(volume, dict(ONE)),
+    }
+    with pytest.raises(exception.VolumeBackendAPIException, match="cut"):
+        asks[again]()
+    assert losing.list_attachments(PARENT) == before
 
 
 def test_what_cannot_be_closed_again_is_said(

@@ -44,6 +44,6 @@ def test_it_will_do(section: configuration.Configuration) -> None:
     settings = read_settings(section)
     assert settings.parent == DatasetName("data/volumes")
     assert settings.use_chap
-    assert isinstance(settings.route, SshTarget)
-    assert settings.route.known_hosts == ("/etc/cinder/zolder_known_hosts",)
-    assert settings.route.private_key == "/etc/cinder/zolder_key"
+    assert isinstance(settings.way, SshTarget)
+    assert settings.way.known_hosts == ("/etc/cinder/zolder_known_hosts",)
+    assert settings.way.private_key == "/etc/cinder/zolder_key"

@@ -65,6 +65,11 @@ def test_the_managers_own_calls_bind() -> None:
         ("create_export", ("context", "volume", "connector"), {}),
         ("remove_export", ("context", "volume"), {}),
         ("ensure_export", ("context", "volume"), {}),
+        ("update_provider_info", ("volumes", "snapshots"), {}),
+        ("create_export_snapshot", ("context", "snapshot", "connector"), {}),
+        ("initialize_connection_snapshot", ("snapshot", "connector"), {}),
+        ("terminate_connection_snapshot", ("snapshot", "connector"), {"force": False}),
+        ("remove_export_snapshot", ("context", "snapshot"), {}),
         ("extend_volume", ("volume", 2), {}),
         ("get_volume_stats", (), {"refresh": True}),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,10 +121,36 @@ def test_a_key_that_is_not_there(configure: Configure, tmp_path: Path) -> None:
 def test_an_agent_of_another_version(configure: Configure, fault: str, sentence: str) -> None:
     """Both versions are named, and which to upgrade."""
     driver = driver_before(configure, "san_ip = 127.0.0.1")
-    route = LocalAgent((sys.executable, "-S", "-E", agent.__file__, fault))
-    driver._connect = lambda settings: open_san(dataclasses.replace(settings, route=route))
+    way = LocalAgent((sys.executable, "-S", "-E", agent.__file__, fault))
+    driver._connect = lambda settings: open_san(dataclasses.replace(settings, way=way))
     with pytest.raises(exception.VolumeBackendAPIException, match=sentence):
         driver.do_setup(None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "features", "missing"),
+    [
+        ("", ["lio"], "attachments"),
+        ("target_helper = tgtadm", ["lio", "attachments"], "tgt"),
+        ("target_protocol = nvmet_tcp", ["lio", "tgt", "attachments"], "nvmet"),
+        ("target_protocol = nvmet_tcp", ["nvmet", "attachments"], None),
+    ],
+)
+def test_an_agent_that_cannot_export_like_that(
+    configure: Configure, tmp_path: Path, lines: str, features: list[str], missing: str | None
+) -> None:
+    """The exporter that cinder.conf chooses is asked for, and that the agent counts attachments."""
+    script = tmp_path / "agent.py"
+    source = Path(agent.__file__).read_text()
+    script.write_text(source.replace('"features": []', f'"features": {json.dumps(features)}'))
+    driver = driver_before(configure, f"san_ip = 127.0.0.1\n{lines}")
+    way = LocalAgent((sys.executable, "-S", "-E", str(script), "none"))
+    driver._connect = lambda settings: open_san(dataclasses.replace(settings, way=way))
+    if missing is None:
+        driver.do_setup(None)
+    else:
+        with pytest.raises(exception.VolumeBackendAPIException, match=f"lacks the feature '{missing}'"):
+            driver.do_setup(None)
 
 
 def test_set_up_again_after_a_failure(configure: Configure) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from cinder.common import constants
 from cinder.scheduler.filters.capacity_filter import CapacityFilter
 from cinder.scheduler.host_manager import HostManager
 
@@ -110,6 +111,17 @@ def test_the_scheduler_understands_every_report(driver: ZolderDriver, san: FakeS
         changed.append(bool(scheduler._get_updated_pools(before, stats)))
         before = stats
     assert changed == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("lines", "protocol"), [("target_helper = tgtadm", "iSCSI"), ("target_protocol = nvmet_tcp", "NVMe-TCP")]
+)
+def test_the_protocol_is_that_of_the_exporter(
+    make_driver: Callable[..., ZolderDriver], lines: str, protocol: str
+) -> None:
+    """In one of Cinder's own words, so that a volume type that asks for any of its spellings finds it."""
+    assert protocol in {constants.ISCSI, constants.NVMEOF_TCP}
+    assert make_driver(lines).get_volume_stats(refresh=True)["storage_protocol"] == protocol
 
 
 def test_capabilities_are_there_at_start_even_without_the_san(driver: ZolderDriver, san: FakeStorage) -> None:

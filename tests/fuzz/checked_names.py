@@ -7,12 +7,14 @@ from typing import Final
 from tests.fuzz.predicates import PREDICATES, is_initiator
 from zolder import names
 from zolder.errors import InvalidRequest
-from zolder.names import DatasetName, Name, SnapshotName, TargetPrefix, VolumeId, ZvolName
+from zolder.names import DatasetName, InitiatorName, Name, SnapshotName, TargetPrefix, VolumeId, ZvolName
 
 KINDS: Final[dict[str, type[Name]]] = {kind: getattr(names, kind) for kind in PREDICATES}
 LONGEST_ZVOL: Final = ZvolName("z" * names.MAX_LEAF_BYTES)
 LONGEST_SNAPSHOT: Final = SnapshotName("s" * names.MAX_LEAF_BYTES)
 LONGEST_MESSAGE: Final = 1000
+INITIATOR: Final = InitiatorName("nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001")
+PREFIX: Final = TargetPrefix("iqn.2010-10.org.openstack:")
 VOLUME_ID: Final = VolumeId("3f0c1b6e-5a52-4c1e-9a0b-0123456789ab")
 
 
@@ -51,6 +53,12 @@ def check_checked(kind: str, name: str) -> None:
         assert not names.is_clone_origin(f"d/z@{name}")
     elif isinstance(name, TargetPrefix):
         assert is_initiator(names.target_name(name, LONGEST_ZVOL)), "no IQN of at most 223 characters"
+        subsystem = names.subsystem_name(name, LONGEST_ZVOL, INITIATOR)
+        assert is_initiator(subsystem), "no NQN of at most 223 characters"
+        assert subsystem.startswith("nqn.")
+    elif isinstance(name, InitiatorName):
+        assert name.is_nqn == (name[:3] == "nqn")
+        assert is_initiator(names.subsystem_name(PREFIX, LONGEST_ZVOL, name))
     elif isinstance(name, VolumeId):
         assert len(names.unit_serial(name)) == 32
 

@@ -1,14 +1,16 @@
 """Fuzz target for the root helper: whatever a taken agent sends, up to where root would touch the kernel.
 
-The loop, the policy's check, Root and the names of its exports are the real ones. ZFS, LIO, the devices and
-the processes are a model that keeps nothing: it holds each thing that it is asked for to the policy of the
-identity that the connection introduced, in words of its own.
+The loop, the policy's check, Root, the reading of a zvol's record and the names of its exports are the real
+ones. ZFS, the exporters, the devices, the secrets and the processes are a model that keeps nothing but what
+the agent's user wrote on its zvols: it holds each thing that it is asked for to the policy of the identity
+that the connection introduced, in words of its own.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,15 +21,25 @@ from tests.fuzz.requests import ID, converse, spelled
 from zolder import __version__
 from zolder.errors import AlreadyExists, BackendError, PoolSuspended
 from zolder.model import Chap
-from zolder.names import DatasetName, Identity, InitiatorName, Portal, TargetPrefix
+from zolder.names import (
+    DatasetName,
+    ExporterName,
+    Identity,
+    InitiatorName,
+    Portal,
+    TargetPrefix,
+    VolumeId,
+    ZvolName,
+)
 from zolder.san import exports, libzfs, root
 from zolder.san.audit import format_line
 from zolder.san.device import ZvolDevice
+from zolder.san.exporter import Exported, Subject
 from zolder.san.helper import Helper
 from zolder.san.libzfs import Properties, Property
-from zolder.san.lio import LioExport
 from zolder.san.locks import Locks
-from zolder.san.policy import Policy, PolicyError
+from zolder.san.policies import PolicyError
+from zolder.san.policy import Policy
 from zolder.san.privileged import VERBS
 from zolder.wire import Request
 
@@ -47,17 +59,21 @@ READER: Final = Policy(Identity("reader"), (DatasetName("data/volumes"),), role=
 POLICIES: Final = {policy.identity: policy for policy in (LAB, OTHER, READER)}
 _HELLO: Final = '{{"identity":"{}","version":"' + __version__ + '"}}'
 # How the name of a zvol ends that root must not open.
-_CLOSED: Final = ("absent", "foreign", "files", "suspended")
+_CLOSED: Final = ("absent", "foreign", "files", "suspended", "inherited")
 
 
 class Kernel:
     """Everything that root may touch, for one connection; a fault is kept, since the loop answers it."""
 
-    def __init__(self) -> None:
-        """Begin without a policy, as the connection does."""
+    def __init__(self, record: str) -> None:
+        """Begin without a policy, as the connection does.
+
+        :param record: what the agent's user has written on each of its zvols.
+        """
         self._policy: Policy | None = None
         self._faults: list[str] = []
         self._open: str | None = None
+        self._record = record
 
     def introduce(self, identity: Identity) -> Callable[[], Policy]:
         """Return what reads an identity's policy, to which everything is held from now on."""
@@ -89,8 +105,15 @@ class Kernel:
             raise PoolSuspended(message)
         if dataset.endswith("absent"):
             return None
-        found = {"zolder:volume": Property(ID, dataset.removesuffix("foreign")), "volsize": Property(1, None)}
-        return {"zolder:volume": found["zolder:volume"]} if dataset.endswith("files") else found
+        mark = "zolder:view" if dataset.endswith("view") else "zolder:volume"
+        found: dict[str, Property] = {
+            mark: Property(ID, dataset.removesuffix("foreign")),
+            "volsize": Property(1, None),
+            "zolder:export": Property(self._record, dataset.removesuffix("inherited")),
+        }
+        if dataset.endswith("files"):
+            del found["volsize"]
+        return found
 
     def holders_of(self, dataset: str, node: Path | None) -> list[str]:
         """Be zolder.san.holders."""
@@ -103,7 +126,7 @@ class Kernel:
         """Be zolder.san.device: every zvol has its node, and nobody opens that of a foreign one."""
         self._hold_changing()
         self._hold_zvol(dataset)
-        self._hold(not dataset.endswith(_CLOSED), f"{dataset} is opened unmarked")
+        self._hold(not dataset.endswith(_CLOSED), f"{dataset} is opened unmarked or without a record")
         self._hold(timeout_seconds <= exports.DEVICE_SECONDS, f"it waits {timeout_seconds} s")
         if dataset.endswith("nodeless"):
             message = "no block device came"
@@ -114,68 +137,64 @@ class Kernel:
         finally:
             self._open = None
 
-    def ensure_export(
-        self,
-        target: str,
-        *,
-        backstore: str,
-        device: Path,
-        serial: str,
-        portals: tuple[Portal, ...],
-        initiator: InitiatorName,
-        chap: Chap | None,
-    ) -> bool:
-        """Be zolder.san.lio, as are the next five."""
-        self._hold_export(target, backstore)
-        self._hold(backstore == (self._open or "").replace("/", ":"), f"{backstore} is not the open zvol")
+    def put(self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, chap: Chap) -> None:
+        """Be zolder.san.secrets, as is the next one."""
+        self._hold_changing()
+        self._hold_zvol(f"{parent}/{zvol}")
+        self._hold(not zvol.endswith(_CLOSED), f"a secret for {zvol}")
+        self._hold(is_initiator(initiator), f"the initiator {initiator!a}")
+        self._hold((chap.user + chap.secret).isprintable(), "CHAP")
+
+    def remove(self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None) -> None:
+        self._hold_changing()
+        self._hold_zvol(f"{parent}/{zvol}")
+        self._hold(initiator is None or is_initiator(initiator), f"the initiator {initiator!a}")
+
+    def note_supplied(self, dataset: str, initiator: InitiatorName | None) -> None:
+        """Be zolder.san.missing."""
+        self._hold_changing()
+        self._hold_zvol(dataset)
+        self._hold(initiator is None or is_initiator(initiator), f"the initiator {initiator!a}")
+
+    def hold_ensured(
+        self, exporter: str, subject: Subject, device: Path, volume_id: str, portals: tuple[Portal, ...]
+    ) -> None:
+        """Hold what is exported to the open zvol, and its route to the policy and the zvol's own record."""
+        self.hold_subject(subject)
+        self._hold(subject.dataset == self._open, f"{subject.dataset} is not the open zvol")
         self._hold(device == Path("/dev/zd0"), f"the device {device}")
-        self._hold(serial == ID.replace("-", ""), f"the serial {serial}")
+        self._hold(volume_id == ID, f"the id {volume_id}")
         self._hold(bool(portals) and all(is_portal(portal) for portal in portals), f"portals {portals!a}")
         self._hold(set(portals) <= set(self._held().portals), f"portals {portals!a}")
+        self._hold(len(portals) == len(set(portals)), f"portals {portals!a} twice")
+        route = {"exporter": exporter, "prefix": subject.prefix, "portals": list(portals)}
+        self._hold(json.loads(self._record)["route"] == route, f"a route {route} that is not on record")
+
+    def hold_granted(self, subject: Subject, initiator: str, *, chap: bool, read_only: bool) -> None:
+        """Hold who is let in to the zvol's own record."""
         self._hold(is_initiator(initiator), f"the initiator {initiator!a}")
-        self._hold(chap is None or (chap.user + chap.secret).isprintable(), "CHAP")
-        if target.endswith("others"):
-            message = "the target is somebody else's"
-            raise AlreadyExists(message)
-        return True
+        granted = {(grant["initiator"], grant["chap"]) for grant in json.loads(self._record)["grants"]}
+        self._hold((initiator, chap) in granted, f"{initiator} is let in and not on record so")
+        self._hold(read_only == subject.dataset.endswith("view"), "a view is written to, or a volume is not")
 
-    def initiators_of(self, target: str) -> tuple[InitiatorName, ...]:
-        self._hold_target(target)
-        return (InitiatorName("iqn.2004-10.org.zolder:compute"),)
+    def hold_grown(self, subject: Subject, device: Path) -> None:
+        """Hold what is grown to the open zvol."""
+        self.hold_subject(subject)
+        self._hold(subject.dataset == self._open and device == Path("/dev/zd0"), f"the device {device}")
 
-    def remove_initiator(
-        self, target: str, *, backstore: str, initiator: InitiatorName
-    ) -> tuple[bool, tuple[InitiatorName, ...]]:
-        self._hold_export(target, backstore)
-        self._hold(is_initiator(initiator), f"the initiator {initiator!a}")
-        return True, ()
-
-    def remove_export(self, target: str, *, backstore: str) -> bool:
-        self._hold_export(target, backstore)
-        return True
-
-    def has_backstore(self, backstore: str) -> bool:
+    def hold_subject(self, subject: Subject) -> None:
+        """Hold what is opened, closed or grown to the policy."""
         self._hold_changing()
-        self._hold_zvol(backstore.replace(":", "/"))
-        return backstore.endswith("left")
+        self._hold_zvol(subject.dataset)
+        self.hold_prefix(subject.prefix)
 
-    def list_exports(self, prefix: str) -> tuple[LioExport, ...]:
+    def hold_initiator(self, initiator: str) -> None:
+        """Hold who is shut out to what an initiator is."""
+        self._hold(is_initiator(initiator), f"the initiator {initiator!a}")
+
+    def hold_prefix(self, prefix: str) -> None:
+        """Hold a prefix to the policy."""
         self._hold(prefix in self._held().target_prefixes, f"the prefix {prefix!a}")
-        return ()
-
-    def _hold_export(self, target: str, backstore: str) -> None:
-        self._hold_changing()
-        self._hold_target(target)
-        dataset = backstore.replace(":", "/")
-        self._hold_zvol(dataset)
-        self._hold(target.endswith(f":{dataset.rpartition('/')[2]}"), f"{target} for {dataset}")
-
-    def _hold_target(self, target: str) -> None:
-        leaves = [
-            target[len(prefix) :] for prefix in self._held().target_prefixes if target.startswith(prefix)
-        ]
-        self._hold(any(is_zvol(leaf) for leaf in leaves), f"the target {target!a}")
-        self._hold(is_initiator(target), f"{target!a} is no IQN")
 
     def _hold_zvol(self, dataset: str) -> None:
         parent, _, leaf = dataset.rpartition("/")
@@ -194,22 +213,84 @@ class Kernel:
             raise AssertionError(what)
 
 
+class Way:
+    """One of the ways to export; it keeps nothing."""
+
+    def __init__(self, name: ExporterName, kernel: Kernel) -> None:
+        """Hold everything by the kernel's words."""
+        self.name = name
+        self._kernel = kernel
+
+    def ensure_export(
+        self,
+        subject: Subject,
+        *,
+        device: Path,
+        volume_id: VolumeId,
+        portals: tuple[Portal, ...],
+        initiator: InitiatorName,
+        chap: Chap | None,
+        read_only: bool,
+    ) -> bool:
+        """Be zolder.san.lio or one of the others, as are the next six."""
+        self._kernel.hold_ensured(self.name, subject, device, volume_id, portals)
+        self._kernel.hold_granted(subject, initiator, chap=chap is not None, read_only=read_only)
+        if subject.zvol.endswith("others"):
+            message = "the target is somebody else's"
+            raise AlreadyExists(message)
+        return True
+
+    def remove_initiator(self, subject: Subject, initiator: InitiatorName) -> bool:
+        self._kernel.hold_subject(subject)
+        self._kernel.hold_initiator(initiator)
+        return True
+
+    def remove_export(self, subject: Subject) -> bool:
+        self._kernel.hold_subject(subject)
+        return True
+
+    def initiators_of(self, subject: Subject) -> tuple[InitiatorName, ...]:
+        self._kernel.hold_subject(subject)
+        return (InitiatorName("iqn.2004-10.org.zolder:left-behind"),)
+
+    def is_open(self, subject: Subject) -> bool:
+        self._kernel.hold_subject(subject)
+        return subject.zvol.endswith("left")
+
+    def grow_export(self, subject: Subject, *, device: Path) -> None:
+        self._kernel.hold_grown(subject, device)
+
+    def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:
+        self._kernel.hold_prefix(prefix)
+        return ()
+
+
 def check_helper(data: bytes) -> None:
     """Whatever a taken agent sends, root touches only what the policy gives to the identity that it named.
 
-    The first byte is the identity of a ``hello`` without parameters; the lines are as those of a channel.
+    The first byte is the identity of a ``hello`` without parameters. The rest of the first line, where there
+    is any, is the record that the agent's user has put on each zvol beforehand; the other lines are as those
+    of a channel.
     """
     identity = {b"r": "reader", b"o": "other", b"s": "stranger"}.get(data[:1], "lab")
-    kernel = Kernel()
+    head, _, sent = data[1:].partition(b"\n")
+    # libzfs gives what stands in a property as text.
+    kernel = Kernel(head.decode("utf-8", "replace"))
     # An empty line ends the channel, and until it is read the agent is still there.
-    lines = [*spelled(data[1:], VERBS, _HELLO.format(identity).encode()), b"", b""]
+    lines = [*spelled(sent, VERBS, _HELLO.format(identity).encode()), b"", b""]
+    ways: Mapping[ExporterName, Callable[[], Way]] = {
+        name: lambda name=name: Way(name, kernel)  # type: ignore[misc]  # mypy knows no such default
+        for name in exports.EXPORTERS
+    }
     with (
         tempfile.TemporaryFile() as locked,
         patch.object(libzfs, "library", lambda: kernel),
         patch.object(root, "require_active", lambda *_: None),
         patch.object(root, "holders_of", kernel.holders_of),
+        patch.object(root, "Secrets", lambda: kernel),
+        patch.object(root, "note_supplied", kernel.note_supplied),
         patch.object(exports, "open_zvol", kernel.open_zvol),
-        patch.object(exports, "Lio", lambda: kernel),
+        patch.object(exports, "EXPORTERS", ways),
     ):
         locks = Locks(Path(f"/proc/self/fd/{locked.fileno()}"))
         converse(Helper(locks, kernel.introduce), lines, record=kernel.record)

@@ -1,4 +1,4 @@
-"""Fuzz target for zolder.san.policy: any text as the policy file."""
+"""Fuzz target for zolder.san.policies: any text as the policy file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Final
 from tests.fuzz.checked_names import check_checked
 from zolder.errors import InvalidRequest
 from zolder.names import Identity
-from zolder.san.policy import ROLES, Policy, PolicyError, load_policy
+from zolder.san.policies import PolicyError, load_policy
+from zolder.san.policy import ROLES, Policy
 
 LONGEST_MESSAGE: Final = 2000
 

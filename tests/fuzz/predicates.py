@@ -51,13 +51,16 @@ def is_uuid(text: str) -> bool:
 
 
 def is_initiator(text: str) -> bool:
-    """Whether it is an iSCSI name of one of the three kinds."""
+    """Whether it is an iSCSI name of one of the three kinds, or NVMe-oF's kind."""
     kind, _, rest = text.partition(".")
     if kind == "eui":
         return len(rest) == 16 and _only(rest, _HEX)
     if kind == "naa":
         return len(rest) in {16, 32} and _only(rest, _HEX)
     head, colon, tail = text.partition(":")
+    if kind == "nqn":
+        capitals = _WORD | _UPPER | set("._:-")
+        return len(text) <= 223 and _is_authority(head.replace("nqn", "iqn", 1)) and _only(tail, capitals)
     return (
         len(text) <= 223
         and _is_authority(head)
@@ -66,11 +69,16 @@ def is_initiator(text: str) -> bool:
     )
 
 
+def is_exporter(text: str) -> bool:
+    """Whether it is one of the three ways to export."""
+    return text in {"lio", "tgt", "nvmet"}
+
+
 def is_target_prefix(text: str) -> bool:
-    """Whether an IQN may begin with it, with room for the longest leaf."""
+    """Whether an IQN may begin with it, with room for the longest leaf, a colon and 16 letters."""
     head, colon, tail = text.partition(":")
     return (
-        len(text) <= 223 - 96
+        len(text) <= 223 - 96 - 17
         and bool(colon)
         and _is_authority(head)
         and _only(tail, _WORD | set(".:-"), empty=True)
@@ -122,6 +130,8 @@ PREDICATES: Final[Mapping[str, Callable[[str], bool]]] = {
     "SnapshotName": is_snapshot,
     "VolumeId": is_uuid,
     "OperationId": is_uuid,
+    "AttachmentId": is_uuid,
+    "ExporterName": is_exporter,
     "InitiatorName": is_initiator,
     "TargetPrefix": is_target_prefix,
     "Portal": is_portal,

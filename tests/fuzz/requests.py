@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Container
+from dataclasses import fields
 from typing import Any, Final, get_type_hints
 
 from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
@@ -31,7 +32,14 @@ HELLO: Final = b'{"protocols":[1],"version":"0"}'
 WRITER: Final = Policy(Identity("lab"), (PARENT,), PORTALS, (PREFIX,), max_volume_gib=1)
 READER: Final = Policy(Identity("reader"), (PARENT,), role="read-only")
 # Written out: the policy decides by how a method's name begins.
-_LOOKING: Final = {"get_figures", "get_zvol", "list_exports", "list_zvols"}
+_LOOKING: Final = {
+    "get_figures",
+    "get_zvol",
+    "list_attachments",
+    "list_exports",
+    "list_snapshots",
+    "list_zvols",
+}
 _HINTS: Final = {method: get_type_hints(getattr(Storage, method)) for method in METHODS}
 
 
@@ -76,16 +84,32 @@ class Border:
         assert self._policy.role == "volumes" or method in _LOOKING, "beyond the role"
         assert arguments.keys() == _HINTS[method].keys() - {"return"}, "not the parameters that are declared"
         for value in arguments.values():
-            for item in value if type(value) is tuple else (value,):
-                kind = type(item).__name__
-                if kind in PREDICATES:
-                    check_checked(kind, item)
-                else:
-                    assert kind in {"int", "bool", "NoneType", "Chap"}, f"{kind} is not checked"
+            _check_value(value)
         assert arguments["parent"] == PARENT
-        assert set(arguments.get("portals", PORTALS)) == set(PORTALS)
-        assert arguments.get("prefix", PREFIX) == PREFIX
+        if "route" in arguments:
+            route = arguments["route"]
+            assert set(route.portals) == set(PORTALS)
+            assert len(route.portals) == len(PORTALS)
+            assert route.prefix == PREFIX
         assert 0 < arguments.get("volsize_bytes", 1) <= GIB
+
+
+def _check_value(value: Any) -> None:  # noqa: ANN401 - whatever a parameter may be
+    """Hold a name to its predicate, and what is made of others to theirs, one by one."""
+    kind = type(value).__name__
+    if kind in PREDICATES:
+        check_checked(kind, value)
+    elif kind == "tuple":
+        for item in value:
+            _check_value(item)
+    elif kind in {"Route", "Access"}:
+        for field in fields(value):
+            _check_value(getattr(value, field.name))
+    elif kind == "Chap":
+        pairs = (value.user, value.secret, value.target_user, value.target_secret)
+        assert all(text is None or text.isprintable() for text in pairs)
+    else:
+        assert kind in {"int", "bool", "NoneType"}, f"{kind} is not checked"
 
 
 def check_channel(data: bytes) -> None:

@@ -20,8 +20,12 @@ sys.path.insert(0, "/usr/local/lib/zolder")
 from pathlib import Path
 from zolder.errors import Error
 from zolder.model import Chap
-from zolder.names import InitiatorName, Portal
+from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName
 from zolder.san import configfs, device, holders, lio
+from zolder.san.exporter import Subject
+def subject_of(given):
+    parent, _, leaf = given["dataset"].rpartition("/")
+    return Subject(DatasetName(parent), ZvolName(leaf), TargetPrefix(given["prefix"]))
 for line in sys.stdin:
     question = json.loads(line)
     answers = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
+from tests.contract.ground import CAPACITY_BYTES, PARENT, PREFIX, ROUTES, prepare_fake
 from zolder.fake import FakeStorage
 from zolder.names import Identity
 from zolder.san.agent import Agent
@@ -23,7 +23,8 @@ def nobody(request: Request, outcome: str, seconds: float) -> None:
 
 def main() -> int:
     """Serve until standard input ends."""
-    policy = Policy(Identity("lab"), parents=(PARENT,), portals=PORTALS, target_prefixes=(PREFIX,))
+    portals = tuple(portal for route, *_ in ROUTES.values() for portal in route.portals)
+    policy = Policy(Identity("lab"), parents=(PARENT,), portals=portals, target_prefixes=(PREFIX,))
     storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())

@@ -12,23 +12,35 @@ if TYPE_CHECKING:
 PORTAL = "192.168.77.1:3260"
 
 # Refused once is refused, and what a closed session had under way fails soon: tests wait for both.
-_SETTINGS = {"node.session.initial_login_retry_max": "1", "node.session.timeo.replacement_timeout": "1"}
+_SETTINGS = {
+    "node.session.initial_login_retry_max": "1",
+    "node.session.timeo.replacement_timeout": "1",
+    # How long it knocks where nobody listens: 15 s, if it is not told.
+    "node.conn[0].timeo.login_timeout": "8",
+}
 
 
 class Initiator:
     """One iSCSI initiator in the compute machine: its own name, or another over an interface record."""
 
-    def __init__(self, compute: Machine, name: str | None = None) -> None:
-        """Use the machine's own initiator name, or make a record for another."""
+    def __init__(self, compute: Machine, name: str | None = None, *, portal: str = PORTAL) -> None:
+        """Use the machine's own initiator name, or make a record for another.
+
+        :param portal: where it looks for targets.
+        """
         self._compute = compute
+        self._portal = portal
         self._record = name.rpartition(":")[2] if name else "default"
         if name:
             iface = f"iscsiadm -m iface -I {self._record}"
-            compute.succeed(f"{iface} -o new && {iface} -o update -n iface.initiatorname -v {name}")
+            compute.succeed(
+                f"{iface} >/dev/null 2>&1 || {iface} -o new;"
+                f" {iface} -o update -n iface.initiatorname -v {name}"
+            )
 
     def discover(self) -> list[str]:
         """Return the targets that SendTargets shows to this initiator."""
-        command = f"iscsiadm -m discovery -t sendtargets -p {PORTAL} -I {self._record} -o nonpersistent"
+        command = f"iscsiadm -m discovery -t sendtargets -p {self._portal} -I {self._record} -o nonpersistent"
         done = self._compute.run(command)
         # 21: "no records found", which is how open-iscsi says that nothing was shown.
         if done.exit_status not in {0, 21}:
@@ -73,4 +85,4 @@ class Initiator:
         return f"for s in /sys/class/iscsi_session/session*; do {ours} && {command}; done 2>/dev/null"
 
     def _node(self, target: str) -> str:
-        return f"iscsiadm -m node -T {target} -p {PORTAL} -I {self._record}"
+        return f"iscsiadm -m node -T {target} -p {self._portal} -I {self._record}"

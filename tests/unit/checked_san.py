@@ -78,6 +78,10 @@ ASHIFT = "zpool get -Hp -o name,value ashift data all-vdevs"
 PARENT = f"zfs get -Hp -o property,value {','.join(PROPERTIES)} data/volumes"
 ALLOW = "zfs allow data/volumes"
 ZVOLS = "zfs get -Hp -r -t volume -o name,value,source zolder:volume data/volumes"
+RECORDS = "zfs get -Hp -r -d 1 -t volume -o name,value,source zolder:export data/volumes"
+NFT_TABLES = "nft -j list tables inet"
+NFT_TABLE = "nft -j list table inet zolder"
+TGT_TARGETS = "tgtadm --lld iscsi --op show --mode target"
 TIMEDATECTL = "timedatectl show --property=NTPSynchronized --value"
 ADDRESSES = "ip -j addr"
 SYSTEMCTL = (
@@ -193,7 +197,10 @@ class CheckedSan:
         self.write("/etc/udev/rules.d/90-zolder.rules", LATE_RULES)
         self.write("/etc/hostid", "\x01\x02\x03\x04")
         self.write("/proc/sys/kernel/osrelease", "6.12.117+deb13-cloud-amd64\n")
-        self.write("/proc/modules", "iscsi_target_mod 1 0 - Live 0x0\ntarget_core_mod 1 1 - Live 0x0\n")
+        self.write(
+            "/proc/modules",
+            "iscsi_target_mod 1 0 - Live 0x0\ntarget_core_mod 1 1 - Live 0x0\nnvmet_tcp 1 0 - Live 0x0\n",
+        )
         self.write(
             "/lib/modules/6.12.117+deb13-cloud-amd64/modules.builtin",
             "kernel/drivers/target_core_iblock.ko\n",
@@ -230,6 +237,10 @@ class CheckedSan:
             ALLOW: permissions(),
             ZVOLS: "data/volumes/volume-1\t11111111-1111-4111-8111-111111111111\tlocal\n",
             RUN_IT: f"zolder-san {__version__}\n",
+            RECORDS: "data/volumes/volume-1\t-\t-\n",
+            NFT_TABLES: recorded("nftables-1.1.3/list-tables-none.json"),
+            SYSTEMCTL.format("zolder-portals.service"): unit(),
+            SYSTEMCTL.format("zolder-restore.service"): unit(),
             SYSTEMCTL.format("zolder-helper.socket"): unit(),
             SYSTEMCTL.format("zolder-helper.service"): unit(enabled="static", started="@2000"),
             SYSTEMCTL.format("zfs-import-cache.service"): unit(active="inactive"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from zolder.san.run import Finished, run
 from zolder.san.setup import commands
 from zolder.san.setup.host import Host
+from zolder.san.setup.units import BOOT_LINKS
 
 ADDRESSES = [
     {"addr_info": [{"local": "127.0.0.1", "scope": "host"}, {"local": "::1", "scope": "host"}]},
@@ -122,7 +123,7 @@ class Machine:
 
     def _modprobe(self, words: list[str]) -> tuple[int, str, str]:
         for module in words[1:]:
-            (self.root / "sys/module" / module).mkdir()
+            (self.root / "sys/module" / module.replace("-", "_")).mkdir()
         return 0, "", ""
 
     def _systemctl(self, words: list[str]) -> tuple[int, str, str]:
@@ -135,6 +136,11 @@ class Machine:
                 link.unlink(missing_ok=True)
                 link.symlink_to(f"../{unit}")
                 self.active.add(unit)
+            case ["enable", *names]:
+                for unit in names:
+                    link = self.root / BOOT_LINKS[unit]
+                    link.parent.mkdir(exist_ok=True)
+                    link.symlink_to(f"../{unit}")
             case ["stop", unit]:
                 self.active.discard(unit)
         return 0, "", ""

@@ -51,7 +51,17 @@ _KINDS: tuple[tuple[str, dict[str, str]], ...] = (
     ),
     (r"iscsi/[^/]+/tpgt_\d+/lun/lun_\d+", {"statistics/": "", "alua_tg_pt_offline": "0"}),
     (r"iscsi/[^/]+/tpgt_1/np/[^/]+", {"iser": "0"}),
-    (_ACL, {"info": "", "attrib/authentication": "-1", "auth/userid": "", "auth/password": ""}),
+    (
+        _ACL,
+        {
+            "info": "",
+            "attrib/authentication": "-1",
+            "auth/userid": "",
+            "auth/password": "",
+            "auth/userid_mutual": "",
+            "auth/password_mutual": "",
+        },
+    ),
     (rf"{_ACL}/lun_\d+", {"write_protect": "0", "statistics/": ""}),
 )
 
@@ -134,9 +144,10 @@ class TargetTree(ConfigFs):
         folder, _, attribute = path.rpartition("/")
         with _naming("write", path):
             if attribute == "control":
-                device = value.removeprefix("udev_path=")
+                options = dict(option.split("=") for option in value.split(","))
                 (self.root / folder / "info").write_text(
-                    f"Status: DEACTIVATED  UDEV PATH: {device}  readonly: 0"
+                    f"Status: DEACTIVATED  UDEV PATH: {options['udev_path']}"
+                    f"  readonly: {options.get('readonly', '0')}"
                 )
                 return
             if re.fullmatch(r"core/[^/]+/[^/]+/enable", path):
@@ -171,12 +182,13 @@ class TargetTree(ConfigFs):
         return super()._list(path, wanted)
 
     def _open(self, info: Path) -> None:
-        device = re.search(r"UDEV PATH: (\S+)", info.read_text())
+        text = info.read_text()
+        device = re.search(r"UDEV PATH: (\S+)", text)
         if not device:
             raise OSError(errno.EINVAL, "Missing udev_path= parameters for IBLOCK")
         if device[1] in self.claimed:
             raise OSError(errno.EBUSY, "claimed")
-        info.write_text(f"Status: ACTIVATED  UDEV PATH: {device[1]}  readonly: 0")
+        info.write_text(text.replace("DEACTIVATED", "ACTIVATED"))
 
     def _is_linked(self, folder: Path) -> bool:
         lun = ("iscsi/*/tpgt_1/lun/*/*", "iscsi/*/tpgt_1/acls/*/lun_*/*")

@@ -13,8 +13,8 @@ import pytest
 
 from zolder import __version__
 from zolder.errors import BackendError, Busy, NotPermitted, RemoteProtocolError
-from zolder.model import Change, Chap, Export
-from zolder.names import DatasetName, Identity, InitiatorName, OperationId, Portal, TargetPrefix, ZvolName
+from zolder.model import Chap, Export
+from zolder.names import LIO, DatasetName, Identity, InitiatorName, OperationId, Portal, ZvolName
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.operation import Operation
 from zolder.san.privileged import VERBS
@@ -36,12 +36,13 @@ IDENTITY = Identity("lab")
 PARENT = DatasetName("data/volumes")
 ZVOL = ZvolName("volume-1")
 INITIATOR = InitiatorName("iqn.2004-10.org.zolder:compute")
-PREFIX = TargetPrefix("iqn.2010-10.org.openstack:")
+TARGET = "iqn.2010-10.org.openstack:volume-1"
 PORTALS = (Portal("192.0.2.1:3260"), Portal("[2001:db8::1]:3260"))
-EXPORT = Export(ZVOL, f"{PREFIX}{ZVOL}", PORTALS, 0, (INITIATOR,))
+EXPORT = Export(ZVOL, LIO, TARGET, PORTALS, 0, (INITIATOR,))
 EXPORT_JSON: Json = {
     "zvol": "volume-1",
-    "target": f"{PREFIX}{ZVOL}",
+    "exporter": "lio",
+    "target": TARGET,
     "portals": list(PORTALS),
     "lun": 0,
     "initiators": [INITIATOR],
@@ -343,24 +344,26 @@ ROUNDS: dict[str, tuple[Callable[[Asking], Any], dict[str, Json], Json, Any]] = 
         ("process 812 (qemu-img)",),
     ),
     "open_export": (
-        lambda root: root.open_export(
-            PARENT, ZVOL, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=Chap("u", "s3cr3t")
-        ),
+        lambda root: root.open_export(PARENT, ZVOL, INITIATOR, chap=Chap("u", "s3cr3t")),
         {
             "zvol": "volume-1",
             "initiator": INITIATOR,
-            "prefix": PREFIX,
-            "portals": list(PORTALS),
-            "chap": {"user": "u", "secret": "s3cr3t"},
+            "chap": {"user": "u", "secret": "s3cr3t", "target_user": None, "target_secret": None},
         },
-        {"changed": True, "value": EXPORT_JSON},
-        Change(changed=True, value=EXPORT),
+        True,
+        True,
     ),
     "close_export": (
-        lambda root: root.close_export(PARENT, ZVOL, None),
-        {"zvol": "volume-1", "initiator": None},
-        {"changed": False, "value": [INITIATOR]},
-        Change(changed=False, value=(INITIATOR,)),
+        lambda root: root.close_export(PARENT, ZVOL, None, exporter=LIO),
+        {"zvol": "volume-1", "initiator": None, "exporter": "lio"},
+        False,
+        False,
+    ),
+    "grow_export": (
+        lambda root: root.grow_export(PARENT, ZVOL),
+        {"zvol": "volume-1"},
+        None,
+        None,
     ),
     "list_exports": (
         lambda root: root.list_exports(PARENT),
@@ -390,7 +393,7 @@ def test_round(tmp_path: Path, verb: str) -> None:
     assert 4000 < server.seen[1].deadline_ms <= 5000
 
 
-@pytest.mark.parametrize("answer", [1, True, "text", [1], {"a": 1}, {"a": {"b": {"value": 1}}}, [None]])
+@pytest.mark.parametrize("answer", [1, "text", [1], {"a": 1}, {"a": {"b": {"value": 1}}}, [None]])
 @pytest.mark.parametrize("verb", VERBS)
 def test_answers_of_the_wrong_shape(tmp_path: Path, verb: str, answer: Json) -> None:
     """An answer that is not what the verb returns is refused with the verb's name, and the line goes on."""

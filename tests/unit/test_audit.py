@@ -51,6 +51,11 @@ def test_no_secret_is_recorded() -> None:
     assert "sesame" not in line_of(
         "export_zvol", {"zvol": "volume-1", "chap": {"user": "u", "secret": "sesame"}}
     )
+    many = [{"zvol": "volume-1", "chap": {"user": "u", "secret": "sesame", "target_secret": "sesame-too"}}]
+    assert "sesame" not in line_of("ensure_exports", {"parent": "data/volumes", "wanted": many})
+    assert "sesame" not in line_of(
+        "export_snapshot", {"view_id": "x", "chap": {"user": "u", "secret": "sesame"}}
+    )
 
 
 @given(method=st.text(), params=st.dictionaries(st.sampled_from(["parent", "zvol", "snapshot", "x"]), JSON))

@@ -11,7 +11,7 @@ import pytest
 
 from tools import protocol
 from zolder.names import Identity
-from zolder.san.policy import load_policy
+from zolder.san.policies import load_policy
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -28,7 +28,8 @@ from zolder.san import helper
 from zolder.san.account import Account
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
-from zolder.san.policy import CurrentPolicy, Policy
+from zolder.san.policies import CurrentPolicy
+from zolder.san.policy import Policy
 from zolder.san.root import Root
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def main(folder: str, most: str) -> None:
         patch.setattr(daemons, "Helper", partial(helper.Helper, policy_for=policy_for))
         listening = daemons.listen(ground.socket, AGENT)
         ground.ready.touch()
-        daemons.run_daemon(listening, AGENT)
+        daemons.run_daemon(listening, AGENT, Locks(ground.folder / "locks"))
 
 
 class Line:
@@ -370,11 +371,17 @@ def test_the_policy_is_read_anew(daemon: Daemon) -> None:
         ("lab", "read_holders", {"parent": "data"}, "not_permitted"),
         ("lab", "read_holders", {"zvol": "../other/x"}, "invalid_request"),
         ("lab", "read_holders", {"node": "/dev/vda"}, "invalid_request"),
-        ("lab", "open_export", {"portals": ["192.0.2.2:3260"]}, "not_permitted"),
-        ("lab", "open_export", {"portals": []}, "invalid_request"),
-        ("lab", "open_export", {"prefix": "iqn.2003-01.org.other:"}, "not_permitted"),
-        ("reader", "open_export", {"portals": [], "prefix": "iqn.2003-01.org.other:"}, "not_permitted"),
+        ("lab", "open_export", {"parent": "data/other"}, "not_permitted"),
+        ("lab", "open_export", {"initiator": "*"}, "invalid_request"),
+        ("lab", "open_export", {"portals": ["192.0.2.1:3260"]}, "invalid_request"),
+        ("lab", "open_export", {"prefix": "iqn.2010-10.org.openstack:"}, "invalid_request"),
+        ("lab", "open_export", {"route": {}}, "invalid_request"),
+        ("lab", "close_export", {"parent": "data/other"}, "not_permitted"),
+        ("lab", "close_export", {"exporter": "targetcli"}, "invalid_request"),
+        ("lab", "grow_export", {"parent": "data/other"}, "not_permitted"),
+        ("reader", "open_export", {}, "not_permitted"),
         ("reader", "close_export", {}, "not_permitted"),
+        ("reader", "grow_export", {}, "not_permitted"),
         ("lab", "run_program", {}, "unknown_method"),
         ("lab", "_export", {}, "unknown_method"),
         ("lab", "hello", {}, "unknown_method"),
@@ -385,13 +392,8 @@ def test_beyond_the_policy(
 ) -> None:
     """What an identity may not ask is refused before root acts, and the connection goes on."""
     right: dict[str, dict[str, Any]] = {
-        "close_export": {"initiator": None},
-        "open_export": {
-            "initiator": "iqn.2004-10.org.zolder:compute",
-            "prefix": "iqn.2010-10.org.openstack:",
-            "portals": ["192.0.2.1:3260"],
-            "chap": None,
-        },
+        "close_export": {"initiator": None, "exporter": None},
+        "open_export": {"initiator": "iqn.2004-10.org.zolder:compute", "chap": None},
     }
     line = daemon.connect()
     line.hello(identity)

@@ -1,26 +1,33 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.target_tree import Killed, TargetTree, picture
 from zolder.errors import AlreadyExists, BackendError, Busy, InvalidRequest
 from zolder.model import Chap
-from zolder.names import InitiatorName, Portal
+from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName
 from zolder.san import lio as lio_module
+from zolder.san.exporter import Exported, Subject
 from zolder.san.iblock import backstore_path
-from zolder.san.lio import Lio, LioExport
+from zolder.san.lio import Lio
 from zolder.san.run import Finished
 
+PREFIX = TargetPrefix("iqn.2012-12.org.example:")
+SUBJECT = Subject(DatasetName("data/volumes"), ZvolName("volume-1"), PREFIX)
 TARGET = "iqn.2012-12.org.example:volume-1"
-STORE = "volume-1"
+STORE = "data:volumes:volume-1"
+ID = VolumeId("3f0c6a1e-8d2b-4c5f-a7e0-9b1d2c3f4a5b")
 SERIAL = "3f0c6a1e8d2b4c5fa7e09b1d2c3f4a5b"
 DEVICE = Path("/dev/zd16")
 PORTALS = (Portal("192.0.2.1:3260"), Portal("[2001:db8::1]:3260"))
 ALICE = InitiatorName("iqn.1993-08.org.debian:alice")
 BOB = InitiatorName("iqn.1993-08.org.debian:bob")
 SECRET = Chap("zolder", "not-for-any-log-1")
+MUTUAL = Chap("zolder", "not-for-any-log-1", "san", "not-for-any-log-2")
 
 HBA = backstore_path(STORE).rpartition("/")[0]
 TPG = f"iscsi/{TARGET}/tpgt_1"
@@ -40,22 +47,25 @@ def ensure(
     root: Path,
     *,
     tree: TargetTree | None = None,
-    device: Path = DEVICE,
-    serial: str = SERIAL,
-    portals: tuple[Portal, ...] = PORTALS,
-    initiator: InitiatorName = ALICE,
-    chap: Chap | None = SECRET,
+    subject: Subject = SUBJECT,
+    **changed: Any,  # noqa: ANN401 - any of ensure_export's own
 ) -> bool:
     """Ask for the export of these tests, with what differs."""
-    return Lio(tree=tree or TargetTree(root)).ensure_export(
-        TARGET,
-        backstore=STORE,
-        device=device,
-        serial=serial,
-        portals=portals,
-        initiator=initiator,
-        chap=chap,
-    )
+    wanted: dict[str, Any] = {
+        "device": DEVICE,
+        "volume_id": ID,
+        "portals": PORTALS,
+        "initiator": ALICE,
+        "chap": SECRET,
+        "read_only": False,
+    }
+    return Lio(tree=tree or TargetTree(root)).ensure_export(subject, **wanted | changed)
+
+
+def exported(root: Path) -> Exported | None:
+    """Return the one export of these tests as it stands."""
+    found = {export.target: export for export in Lio(tree=TargetTree(root)).list_exports(PREFIX)}
+    return found.get(TARGET)
 
 
 def steps_of_export(tmp_path: Path) -> int:
@@ -121,13 +131,13 @@ def test_an_export_killed_at_any_step_is_completed_by_the_next(tmp_path: Path, r
     pristine = picture(root)
     ensure(root)
     whole = picture(root)
-    Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+    Lio(tree=TargetTree(root)).remove_export(SUBJECT)
     for step in range(steps_of_export(tmp_path)):
         with pytest.raises(Killed):
             ensure(root, tree=TargetTree(root, kill_at=step))
         assert ensure(root) is True, f"killed at step {step}"
         assert picture(root) == whole, f"killed at step {step}"
-        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        Lio(tree=TargetTree(root)).remove_export(SUBJECT)
         assert picture(root) == pristine, f"killed at step {step}"
 
 
@@ -137,7 +147,7 @@ def test_an_export_killed_at_any_step_is_removed_whole(tmp_path: Path, root: Pat
     for step in range(steps_of_export(tmp_path)):
         with pytest.raises(Killed):
             ensure(root, tree=TargetTree(root, kill_at=step))
-        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        Lio(tree=TargetTree(root)).remove_export(SUBJECT)
         assert picture(root) == pristine, f"killed at step {step}"
 
 
@@ -147,16 +157,16 @@ def test_a_removal_killed_at_any_step_is_completed_by_the_next(root: Path) -> No
     ensure(root)
     whole = picture(root)
     tree = TargetTree(root)
-    Lio(tree=tree).remove_export(TARGET, backstore=STORE)
+    Lio(tree=tree).remove_export(SUBJECT)
     for step in range(len(tree.steps)):
         for ending in (pristine, whole):
             ensure(root)
             with pytest.raises(Killed):
-                Lio(tree=TargetTree(root, kill_at=step)).remove_export(TARGET, backstore=STORE)
+                Lio(tree=TargetTree(root, kill_at=step)).remove_export(SUBJECT)
             if ending is whole:
                 ensure(root)
             else:
-                Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+                Lio(tree=TargetTree(root)).remove_export(SUBJECT)
             assert picture(root) == ending, f"killed at step {step}"
 
 
@@ -175,7 +185,7 @@ def test_a_second_initiator_refused_leaves_the_first(root: Path) -> None:
     whole = picture(root)
     count = TargetTree(root)
     ensure(root, tree=count, initiator=BOB)
-    Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=BOB)
+    Lio(tree=TargetTree(root)).remove_initiator(SUBJECT, BOB)
     for step in range(len(count.steps)):
         with pytest.raises(BackendError, match="ENOMEM"):
             ensure(root, tree=TargetTree(root, refuse_at=step), initiator=BOB)
@@ -228,9 +238,9 @@ def test_a_target_of_somebody_else_is_never_touched(root: Path, kind: str, name:
     assert picture(root) == before
     if name != STORE or kind != "iblock":
         with pytest.raises(AlreadyExists, match=TARGET):
-            Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+            Lio(tree=TargetTree(root)).remove_export(SUBJECT)
         with pytest.raises(AlreadyExists, match=TARGET):
-            Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=ALICE)
+            Lio(tree=TargetTree(root)).remove_initiator(SUBJECT, ALICE)
         assert picture(root) == before
 
 
@@ -243,7 +253,7 @@ def test_a_target_with_more_than_ours_is_never_touched(root: Path, strange: str)
     with pytest.raises(AlreadyExists, match=strange.rpartition("/")[2]):
         ensure(root)
     with pytest.raises(AlreadyExists, match=strange.rpartition("/")[2]):
-        Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE)
+        Lio(tree=TargetTree(root)).remove_export(SUBJECT)
     assert picture(root) == before
 
 
@@ -251,7 +261,7 @@ def test_an_exported_serial_is_never_changed(root: Path) -> None:
     """A backstore that is exported under another serial is refused: initiators know the disk by it."""
     ensure(root)
     with pytest.raises(AlreadyExists, match=SERIAL):
-        ensure(root, serial="another")
+        ensure(root, volume_id=VolumeId("00000000-0000-4000-8000-000000000001"))
 
 
 def test_what_targetcli_restored_of_ours_is_adopted(root: Path) -> None:
@@ -266,9 +276,8 @@ def test_what_targetcli_restored_of_ours_is_adopted(root: Path) -> None:
     restored.write(f"{store}/wwn/vpd_unit_serial", SERIAL)
     restored.make_link(f"{TPG}/lun/lun_0/1a2b3c4d5e", store)
     assert ensure(root) is True
-    export = Lio(tree=TargetTree(root)).find_export(TARGET)
-    assert export == LioExport(TARGET, STORE, DEVICE, SERIAL, (ALICE,), PORTALS)
-    assert Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE) is True
+    assert exported(root) == Exported(TARGET, "data/volumes/volume-1", (ALICE,), PORTALS)
+    assert Lio(tree=TargetTree(root)).remove_export(SUBJECT) is True
     assert picture(root) == pristine
 
 
@@ -279,7 +288,7 @@ def test_an_hba_with_another_backstore_is_shared_and_left(root: Path) -> None:
     other.make_folder(f"{HBA}/other")
     before = picture(root)
     assert ensure(root) is True
-    assert Lio(tree=TargetTree(root)).remove_export(TARGET, backstore=STORE) is True
+    assert Lio(tree=TargetTree(root)).remove_export(SUBJECT) is True
     assert picture(root) == before
 
 
@@ -288,9 +297,10 @@ def test_a_backstore_that_another_target_exports_stays(root: Path) -> None:
     ensure(root)
     before = picture(root)
     lio = Lio(tree=TargetTree(root))
-    elsewhere = "iqn.2012-12.org.elsewhere:volume-1"
-    assert lio.remove_export(elsewhere, backstore=STORE) is False
-    assert lio.remove_initiator(elsewhere, backstore=STORE, initiator=ALICE) == (False, ())
+    elsewhere = replace(SUBJECT, prefix=TargetPrefix("iqn.2012-12.org.elsewhere:"))
+    assert lio.remove_export(elsewhere) is False
+    assert lio.remove_initiator(elsewhere, ALICE) is False
+    assert lio.is_open(elsewhere), "the zvol's device is open, whatever the prefix"
     assert picture(root) == before
 
 
@@ -306,20 +316,18 @@ def test_the_cost_does_not_grow_with_the_exports_standing(root: Path) -> None:
     """Exporting and withdrawing look at the same few places whether none or many others stand."""
     alone = TargetTree(root)
     ensure(root, tree=alone)
-    Lio(tree=alone).remove_export(TARGET, backstore=STORE)
+    Lio(tree=alone).remove_export(SUBJECT)
     for number in range(30):
-        Lio(tree=TargetTree(root)).ensure_export(
-            f"iqn.2012-12.org.example:other-{number}",
-            backstore=f"other-{number}",
+        ensure(
+            root,
+            subject=replace(SUBJECT, zvol=ZvolName(f"other-{number}")),
             device=Path(f"/dev/zd{32 + 16 * number}"),
-            serial=f"{number:032x}",
-            portals=PORTALS,
-            initiator=ALICE,
+            volume_id=VolumeId(f"00000000-0000-4000-8000-{number:012x}"),
             chap=None,
         )
     crowded = TargetTree(root)
     ensure(root, tree=crowded)
-    Lio(tree=crowded).remove_export(TARGET, backstore=STORE)
+    Lio(tree=crowded).remove_export(SUBJECT)
     assert crowded.steps == alone.steps
     assert crowded.looks == alone.looks
     assert not {"ls iscsi", "ls core"} & set(crowded.looks)
@@ -333,10 +341,11 @@ def test_a_second_initiator_has_its_own_acl_and_secret(root: Path) -> None:
     assert tree.read(f"{ACL}/auth/password") == SECRET.secret
     assert tree.read(f"{TPG}/acls/{BOB}/auth/password") == "another-secret-22"
     lio = Lio(tree=tree)
-    assert lio.initiators_of(TARGET) == (ALICE, BOB)
-    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, (BOB,))
-    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (False, (BOB,))
-    assert lio.find_export(TARGET) is not None
+    assert lio.initiators_of(SUBJECT) == (ALICE, BOB)
+    assert lio.remove_initiator(SUBJECT, ALICE) is True
+    assert lio.remove_initiator(SUBJECT, ALICE) is False
+    assert lio.initiators_of(SUBJECT) == (BOB,)
+    assert exported(root) == Exported(TARGET, SUBJECT.dataset, (BOB,), PORTALS)
 
 
 def test_the_last_initiator_takes_the_export_along(root: Path) -> None:
@@ -344,20 +353,18 @@ def test_the_last_initiator_takes_the_export_along(root: Path) -> None:
     pristine = picture(root)
     ensure(root)
     lio = Lio(tree=TargetTree(root))
-    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, ())
+    assert lio.remove_initiator(SUBJECT, ALICE) is True
     assert picture(root) == pristine
-    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (False, ())
-    assert lio.remove_export(TARGET, backstore=STORE) is False
+    assert lio.remove_initiator(SUBJECT, ALICE) is False
+    assert lio.remove_export(SUBJECT) is False
+    assert lio.is_open(SUBJECT) is False
 
 
 def test_a_removed_initiator_that_never_was_one_leaves_the_others(root: Path) -> None:
     """Shutting out somebody who was never let in changes nothing."""
     ensure(root)
     before = picture(root)
-    assert Lio(tree=TargetTree(root)).remove_initiator(TARGET, backstore=STORE, initiator=BOB) == (
-        False,
-        (ALICE,),
-    )
+    assert Lio(tree=TargetTree(root)).remove_initiator(SUBJECT, BOB) is False
     assert picture(root) == before
 
 
@@ -366,6 +373,69 @@ def test_a_new_secret_replaces_the_old(root: Path) -> None:
     ensure(root)
     assert ensure(root, chap=Chap("zolder", "a-newer-secret-3")) is True
     assert TargetTree(root).read(f"{ACL}/auth/password") == "a-newer-secret-3"
+
+
+def test_mutual_chap_has_both_pairs_and_goes_with_the_next_request(root: Path) -> None:
+    """The target's own pair stands beside the initiator's, and is cleared where it is no longer asked for."""
+    assert ensure(root, chap=MUTUAL) is True
+    tree = TargetTree(root)
+    shown = [tree.read(f"{ACL}/auth/{name}") for name in ("userid_mutual", "password_mutual")]
+    assert shown == [MUTUAL.target_user, MUTUAL.target_secret]
+    assert ensure(root, chap=MUTUAL) is False
+    assert ensure(root, chap=SECRET) is True
+    shown = [tree.read(f"{ACL}/auth/{name}") for name in ("userid_mutual", "password_mutual", "password")]
+    assert shown == ["NULL", "NULL", SECRET.secret]
+
+
+@pytest.mark.parametrize(
+    "chap",
+    [
+        replace(MUTUAL, target_user=None),
+        replace(MUTUAL, target_secret=None),
+        replace(MUTUAL, target_secret=MUTUAL.secret),
+        replace(MUTUAL, target_secret="NULLarbor"),
+    ],
+)
+def test_half_of_mutual_chap_is_refused(root: Path, chap: Chap) -> None:
+    """A target without user or secret, or with the initiator's own secret, is refused at once."""
+    before = picture(root)
+    with pytest.raises(InvalidRequest) as caught:
+        ensure(root, chap=chap)
+    assert chap.secret not in caught.value.message
+    assert picture(root) == before
+
+
+def test_what_is_read_only_is_so_for_device_and_initiator(root: Path) -> None:
+    """A snapshot's view is opened for reading alone, and each initiator's LUN refuses writes as well."""
+    ensure(root, read_only=True)
+    seen = picture(root)
+    assert seen[f"{HBA}/{STORE}/info"].endswith("readonly: 1")
+    assert seen[f"{ACL}/lun_0/write_protect"] == "1"
+    assert ensure(root, read_only=True) is False
+
+
+def test_what_is_not_read_only_may_be_written(root: Path) -> None:
+    """A volume is opened for writing, and nobody's LUN refuses that."""
+    ensure(root)
+    seen = picture(root)
+    assert seen[f"{HBA}/{STORE}/info"].endswith("readonly: 0")
+    assert seen[f"{ACL}/lun_0/write_protect"] == "0"
+
+
+def test_a_host_nqn_is_no_initiator_here(root: Path) -> None:
+    """NVMe-oF's kind of initiator is refused before anything is made."""
+    before = picture(root)
+    with pytest.raises(InvalidRequest, match="is an NQN"):
+        ensure(root, initiator=InitiatorName("nqn.2014-08.org.nvmexpress:uuid:1"))
+    assert picture(root) == before
+
+
+def test_growth_writes_nothing(root: Path) -> None:
+    """The kernel asks the device for its size itself, so an export that stands is left as it is."""
+    ensure(root)
+    tree = TargetTree(root)
+    Lio(tree=tree).grow_export(SUBJECT, device=DEVICE)
+    assert tree.steps == []
 
 
 def test_without_chap_nothing_is_asked_for(root: Path) -> None:
@@ -418,7 +488,7 @@ def test_portals_are_exactly_those_asked_for(root: Path) -> None:
     ensure(root)
     third = Portal("198.51.100.7:3260")
     assert ensure(root, portals=(PORTALS[0], third)) is True
-    export = Lio(tree=TargetTree(root)).find_export(TARGET)
+    export = exported(root)
     assert export is not None
     assert export.portals == (PORTALS[0], third)
 
@@ -428,7 +498,7 @@ def test_a_portal_that_is_still_closing_is_asked_for_again(root: Path) -> None:
     tree = TargetTree(root)
     tree.closing[PORTALS[0]] = 3
     assert ensure(root, tree=tree) is True
-    export = Lio(tree=TargetTree(root)).find_export(TARGET)
+    export = exported(root)
     assert export is not None
     assert export.portals == PORTALS
 
@@ -451,12 +521,32 @@ def test_exports_are_listed_by_prefix(root: Path) -> None:
     half_made.make_folder("iscsi/iqn.2012-12.org.example:volume-2")
     half_made.make_folder("iscsi/iqn.2012-12.org.elsewhere:volume-3")
     lio = Lio(tree=TargetTree(root))
-    expected = LioExport(TARGET, STORE, DEVICE, SERIAL, (ALICE,), PORTALS)
-    assert lio.list_exports("iqn.2012-12.org.example:") == (expected,)
-    assert lio.list_exports("iqn.2012-12.org.elsewhere:") == ()
-    assert lio.find_export("iqn.2012-12.org.example:volume-2") is None
-    assert lio.find_export("iqn.2012-12.org.example:volume-9") is None
-    assert lio.initiators_of("iqn.2012-12.org.example:volume-9") == ()
+    expected = Exported(TARGET, "data/volumes/volume-1", (ALICE,), PORTALS)
+    assert lio.list_exports(PREFIX) == (expected,)
+    assert lio.list_exports(TargetPrefix("iqn.2012-12.org.elsewhere:")) == ()
+    assert lio.initiators_of(replace(SUBJECT, zvol=ZvolName("volume-2"))) == ()
+    assert lio.initiators_of(replace(SUBJECT, zvol=ZvolName("volume-9"))) == ()
+
+
+def test_an_export_is_listed_under_its_own_prefix_alone(root: Path) -> None:
+    """Where one prefix begins with another, an export under the longer is not listed under both."""
+    longer = TargetPrefix(f"{PREFIX}fast:")
+    ensure(root, subject=replace(SUBJECT, prefix=longer))
+    lio = Lio(tree=TargetTree(root))
+    assert lio.list_exports(PREFIX) == ()
+    assert [export.target for export in lio.list_exports(longer)] == [f"{longer}volume-1"]
+
+
+@pytest.mark.parametrize("store", ["core/iblock_3/data:volumes:volume-2", f"core/fileio_0/{STORE}"])
+def test_a_target_on_a_backstore_that_is_not_ours_is_not_listed(root: Path, store: str) -> None:
+    """A target of our name on another zvol's backstore, or on another kind, is no export of ours."""
+    foreign = TargetTree(root)
+    for folder in (store.rpartition("/")[0], store, f"iscsi/{TARGET}", TPG, f"{TPG}/lun/lun_0"):
+        foreign.make_folder(folder)
+    foreign.write(f"{store}/control", f"udev_path={DEVICE}")
+    foreign.write(f"{store}/enable", "1")
+    foreign.make_link(f"{TPG}/lun/lun_0/theirs", store)
+    assert Lio(tree=TargetTree(root)).list_exports(PREFIX) == ()
 
 
 def test_a_stranger_among_the_acls_is_shown_to_nobody_and_leaves_with_the_target(root: Path) -> None:
@@ -467,10 +557,8 @@ def test_a_stranger_among_the_acls_is_shown_to_nobody_and_leaves_with_the_target
     stranger.make_folder(f"{TPG}/acls/IQN.1991-05.com.microsoft:UPPER")
     stranger.make_folder(f"{TPG}/np/[fe80::1%eth0]:3260")
     lio = Lio(tree=TargetTree(root))
-    export = lio.find_export(TARGET)
-    assert export is not None
-    assert (export.initiators, export.portals) == ((ALICE,), PORTALS)
-    assert lio.remove_initiator(TARGET, backstore=STORE, initiator=ALICE) == (True, ())
+    assert exported(root) == Exported(TARGET, SUBJECT.dataset, (ALICE,), PORTALS)
+    assert lio.remove_initiator(SUBJECT, ALICE) is True
     assert picture(root) == pristine
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.unit.strategies import HOSTILE, zvol_names
 from zolder import names
 from zolder.errors import InvalidRequest
 from zolder.names import (
+    LIO,
+    NVMET,
+    TGT,
+    AttachmentId,
     DatasetName,
+    ExporterName,
     Identity,
     InitiatorName,
     Name,
@@ -26,6 +31,8 @@ KINDS = (
     SnapshotName,
     VolumeId,
     OperationId,
+    AttachmentId,
+    ExporterName,
     InitiatorName,
     TargetPrefix,
     Portal,
@@ -41,9 +48,15 @@ GOOD = (
     (SnapshotName, "zolder"),
     (VolumeId, ID),
     (OperationId, ID),
+    (AttachmentId, ID),
+    (ExporterName, "lio"),
+    (ExporterName, "tgt"),
+    (ExporterName, "nvmet"),
     (InitiatorName, "iqn.1993-08.org.debian:01:8f1a75836ca6"),
     (InitiatorName, "eui.0123456789abcdef"),
     (InitiatorName, "naa.0123456789abcdef0123456789abcdef"),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress:uuid:" + ID),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress:uuid:" + ID.upper()),
     (TargetPrefix, "iqn.2010-10.org.openstack:"),
     (Portal, "192.0.2.1:3260"),
     (Portal, "[2001:db8::1]:3261"),
@@ -66,8 +79,19 @@ BAD = (
     (InitiatorName, "IQN.1993-08.org.debian:01"),
     (InitiatorName, "iqn.93-08.org.debian"),
     (InitiatorName, "eui.0123"),
-    (InitiatorName, "nqn.2014-08.org.nvmexpress:uuid:" + ID),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress"),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress:"),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress:uuid/" + ID),
+    (InitiatorName, "nqn.2014-08.ORG.nvmexpress:uuid:" + ID),
+    (InitiatorName, "NQN.2014-08.org.nvmexpress:uuid:" + ID),
+    (InitiatorName, "nqn.2014-08.org.nvmexpress:" + "x" * 197),
+    (AttachmentId, ID.upper()),
+    (ExporterName, "LIO"),
+    (ExporterName, "lio tgt"),
+    (ExporterName, "scst"),
     (TargetPrefix, "iqn.2010-10.org.openstack"),
+    (TargetPrefix, "nqn.2010-10.org.openstack:"),
+    (TargetPrefix, "iqn.2010-10.org.openstack:".ljust(111, "p")),
     (Portal, "192.0.2.1"),
     (Portal, "san.example.org:3260"),
     (Portal, "999.0.2.1:3260"),
@@ -145,6 +169,45 @@ def test_target_of_a_zvol(name: str) -> None:
     """The longest prefix and zvol together are an iSCSI name of RFC 7143, at most 223 bytes."""
     prefix = TargetPrefix("iqn.2010-10.org.openstack:".ljust(TargetPrefix.max_length, "p"))
     assert InitiatorName(names.target_name(prefix, ZvolName(name)))
+
+
+@given(name=zvol_names, initiator=st.from_regex(InitiatorName.pattern, fullmatch=True))
+def test_subsystem_of_a_zvol(name: str, initiator: str) -> None:
+    """The longest prefix and zvol make an NQN of at most 223 bytes for any initiator, and for it alone."""
+    assume(len(initiator) <= InitiatorName.max_length)
+    prefix = TargetPrefix("iqn.2010-10.org.openstack:".ljust(TargetPrefix.max_length, "p"))
+    zvol, other = ZvolName(name), InitiatorName("nqn.2014-08.org.nvmexpress:uuid:another")
+    found = names.subsystem_name(prefix, zvol, InitiatorName(initiator))
+    assert InitiatorName(found).is_nqn
+    assert found.startswith(names.subsystems_begin(prefix, zvol))
+    assert (found == names.subsystem_name(prefix, zvol, other)) == (initiator == other)
+
+
+def test_targets_by_exporter() -> None:
+    """An iSCSI exporter has one target for all of a zvol's initiators, NVMe-oF a subsystem for each."""
+    prefix, zvol = TargetPrefix("iqn.2010-10.org.openstack:"), ZvolName("volume-1")
+    one, two = (InitiatorName(f"nqn.2014-08.org.nvmexpress:uuid:{number}") for number in (1, 2))
+    for exporter in (LIO, TGT):
+        assert {names.export_target(exporter, prefix, zvol, each) for each in (one, two)} == {
+            "iqn.2010-10.org.openstack:volume-1"
+        }
+    of_both = {names.export_target(NVMET, prefix, zvol, each) for each in (one, two)}
+    assert len(of_both) == 2
+    assert all(target.startswith("nqn.2010-10.org.openstack:volume-1:") for target in of_both)
+    assert [names.unit_number(exporter) for exporter in (LIO, TGT, NVMET)] == [0, 1, 1]
+
+
+def test_only_a_host_nqn_is_one() -> None:
+    """What begins with ``nqn.`` is NVMe-oF's kind of initiator, and no other is."""
+    nqn = InitiatorName("nqn.2014-08.org.nvmexpress:uuid:" + ID)
+    iscsi = ("iqn.1993-08.org.debian:01:8f1a75836ca6", "eui.0123456789abcdef", "iqn.2010-10.nqn.org:nqn.x")
+    assert nqn.is_nqn
+    assert not any(InitiatorName(text).is_nqn for text in iscsi)
+
+
+def test_a_views_name_follows_from_its_snapshot() -> None:
+    """The view of a snapshot has a zvol's name with the snapshot's own id in it."""
+    assert names.view_name(VolumeId(ID)) == ZvolName(f"zolder-view-{ID}")
 
 
 def test_unit_serial() -> None:

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zolder.api import METHODS
 from zolder.errors import InvalidRequest, NotPermitted
-from zolder.names import DatasetName, Identity, Portal, TargetPrefix
-from zolder.san.policy import GIB, Policy, PolicyError, load_policy
+from zolder.model import Route
+from zolder.names import LIO, DatasetName, Identity, Portal, TargetPrefix
+from zolder.san.policies import PolicyError, load_policy
+from zolder.san.policy import GIB, Policy
 
 GOOD = """
 [identity.lab]
@@ -100,19 +103,35 @@ def test_check(tmp_path: Path) -> None:
     policy = load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid())
     parent = policy.parents[0]
     policy.check("create_zvol", {"parent": parent, "volsize_bytes": 2**20})
-    target = {"portals": policy.portals, "prefix": policy.target_prefixes[0]}
-    policy.check("export_zvol", {"parent": parent, **target})
+    route = Route(LIO, policy.target_prefixes[0], policy.portals)
+    policy.check("export_zvol", {"parent": parent, "route": route})
     for arguments in (
         {"parent": DatasetName("data")},
         {"parent": DatasetName("data/volumes/below")},
-        {"parent": parent, "portals": (Portal("192.0.2.2:3260"),)},
-        {"parent": parent, "prefix": TargetPrefix("iqn.2010-10.org.other:")},
+        {"parent": parent, "route": replace(route, portals=(Portal("192.0.2.2:3260"),))},
+        {"parent": parent, "route": replace(route, portals=(*route.portals, Portal("192.0.2.1:3261")))},
+        {"parent": parent, "route": replace(route, prefix=TargetPrefix("iqn.2010-10.org.other:"))},
     ):
         with pytest.raises(NotPermitted):
             policy.check("export_zvol", arguments)
-    for wrong in ({"volsize_bytes": 1}, {"portals": ()}):
+    twice = (route.portals[0], route.portals[0])
+    for wrong in (
+        {"volsize_bytes": 1},
+        {"route": replace(route, portals=())},
+        {"route": replace(route, portals=twice)},
+    ):
         with pytest.raises(InvalidRequest):
             policy.check("create_zvol", {"parent": parent, **wrong})
+
+
+def test_a_route_on_record_is_held_to_the_policy() -> None:
+    """What is no request's but a zvol's own record is checked in the same words; a bare policy has none."""
+    route = Route(LIO, TargetPrefix("iqn.2010-10.org.openstack:"), (Portal("192.0.2.1:3260"),))
+    parent = DatasetName("data/volumes")
+    Policy(LAB, (parent,), route.portals, (route.prefix,)).check_route(route)
+    for bare in (Policy(LAB, (parent,), route.portals), Policy(LAB, (parent,), (), (route.prefix,))):
+        with pytest.raises(NotPermitted, match="is not among those of identity lab"):
+            bare.check_route(route)
 
 
 def test_a_reader_changes_nothing() -> None:
@@ -123,7 +142,14 @@ def test_a_reader_changes_nothing() -> None:
         with suppress(NotPermitted):
             policy.check(method, {"parent": policy.parents[0]})
             allowed.append(method)
-    assert allowed == ["get_figures", "get_zvol", "list_exports", "list_zvols"]
+    assert allowed == [
+        "get_figures",
+        "get_zvol",
+        "list_attachments",
+        "list_exports",
+        "list_snapshots",
+        "list_zvols",
+    ]
 
 
 def test_limits() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zolder.names import DatasetName, Identity, Portal, TargetPrefix
-from zolder.san.policy import Policy, PolicyError, load_policy
+from zolder.san.policies import PolicyError, load_policy
+from zolder.san.policy import Policy
 
 # Few parts, so that parents of two identities often meet.
 parts = st.sampled_from(("a", "b", "a2", "a.b"))

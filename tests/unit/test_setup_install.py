@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.setup_machine import Machine
 from zolder.san.setup.host import EXECUTABLE, SetupError, running_executable
-from zolder.san.setup.texts import MODULES
+from zolder.san.setup.texts import MODULES, MORE_MODULES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -60,7 +60,10 @@ def test_all_is_made(machine: Machine) -> None:
         status = (machine.root / name).lstat()
         assert (name, status.st_mode, status.st_uid, status.st_gid) == (name, mode, owner, owner)
     assert f"ExecStart={EXECUTABLE} helper\n" in machine.text("etc/systemd/system/zolder-helper.service")
-    assert machine.text("etc/modules-load.d/zolder.conf").splitlines()[1:] == list(MODULES)
+    assert machine.text("etc/modules-load.d/zolder.conf").splitlines()[1:] == [
+        *MODULES,
+        *MORE_MODULES,
+    ]
     assert [line for line in machine.ran if line.startswith(("systemctl", "udevadm", "modprobe"))] == [
         "systemctl try-reload-or-restart ssh.service",
         "modprobe --all target_core_mod target_core_iblock iscsi_target_mod",
@@ -68,6 +71,7 @@ def test_all_is_made(machine: Machine) -> None:
         "udevadm trigger --action=change --subsystem-match=block --sysname-match=zd*",
         "systemctl daemon-reload",
         "systemctl enable --now zolder-helper.socket",
+        "systemctl enable zolder-portals.service zolder-restore.service",
         "systemctl try-restart zolder-helper.service",
     ]
 
@@ -251,6 +255,32 @@ def test_built_in_module(machine: Machine) -> None:
     path.write_text("kernel/drivers/target/target_core_mod.ko\nkernel/fs/ext4/ext4.ko\n")
     assert machine.zolder_san("install") == 0
     assert "modprobe --all target_core_iblock iscsi_target_mod" in machine.ran
+
+
+def test_nvme_where_the_kernel_has_it(machine: Machine) -> None:
+    """A kernel's NVMe target is loaded where there is one, and once."""
+    path = machine.root / "lib/modules" / os.uname().release / "modules.dep"
+    path.parent.mkdir(parents=True)
+    path.write_text("kernel/drivers/nvme/target/nvmet-tcp.ko.xz: kernel/drivers/nvme/target/nvmet.ko.xz\n")
+    assert machine.zolder_san("install") == 0
+    modules = "target_core_mod target_core_iblock iscsi_target_mod nvmet nvmet-tcp"
+    assert f"modprobe --all {modules}" in machine.ran
+    machine.ran = []
+    assert machine.zolder_san("install") == 0
+    assert machine.ran == []
+
+
+def test_boot_units(machine: Machine) -> None:
+    """Both units of the boot are enabled and not started; one that was switched off is enabled again."""
+    assert machine.zolder_san("install") == 0
+    assert "zolder-restore.service" not in machine.active
+    for name, words in (("portals", "restore --shut-only"), ("restore", "restore")):
+        text = machine.text(f"etc/systemd/system/zolder-{name}.service")
+        assert f"ExecStart={EXECUTABLE} {words}\n" in text
+    (machine.root / "etc/systemd/system/multi-user.target.wants/zolder-restore.service").unlink()
+    machine.ran = []
+    assert machine.zolder_san("install") == 0
+    assert machine.ran == ["systemctl enable zolder-restore.service"]
 
 
 def test_without_systemd(machine: Machine, capsys: Capture) -> None:

@@ -12,14 +12,25 @@ from tests.unit.strategies import json_values
 from zolder import shapes
 from zolder.api import METHODS, Storage
 from zolder.errors import InvalidRequest
-from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
-from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, VolumeId, ZvolName
+from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
+from zolder.names import (
+    LIO,
+    AttachmentId,
+    DatasetName,
+    InitiatorName,
+    Portal,
+    SnapshotName,
+    TargetPrefix,
+    VolumeId,
+    ZvolName,
+)
 from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode, encode
 
 ID = VolumeId("3f0c1b6e-5a52-4c1e-9a0b-0123456789ab")
 PARENT = DatasetName("data/volumes")
 ZVOL = ZvolName("volume-1")
 INITIATOR = InitiatorName("iqn.1993-08.org.debian:01:abc")
+PORTALS = (Portal("192.0.2.1:3260"),)
 VALUES: dict[Any, Any] = {
     Zvol: Zvol(PARENT, ZVOL, ID, 2**30, sparse=True),
     Change[Zvol]: Change(
@@ -28,8 +39,14 @@ VALUES: dict[Any, Any] = {
     Change[None]: Change(changed=False, value=None),
     Change[tuple[InitiatorName, ...]]: Change(changed=True, value=(INITIATOR,)),
     ZvolSnapshot: ZvolSnapshot(PARENT, ZVOL, SnapshotName("snapshot-1")),
-    PoolFigures: PoolFigures(PARENT, 1, 2, 3, 4),
-    Export: Export(ZVOL, "iqn.2010-10.org.openstack:volume-1", (Portal("192.0.2.1:3260"),), 0, (INITIATOR,)),
+    PoolFigures: PoolFigures(PARENT, 1, 2, 3, 4, 5),
+    Export: Export(ZVOL, LIO, "iqn.2010-10.org.openstack:volume-1", PORTALS, 0, (INITIATOR,)),
+    Route: Route(LIO, TargetPrefix("iqn.2010-10.org.openstack:"), PORTALS),
+    Access: Access(ZVOL, INITIATOR, AttachmentId(ID), Chap("user", "secret")),
+    tuple[Access, ...]: (Access(ZVOL, INITIATOR, None), Access(ZVOL, INITIATOR, AttachmentId(ID))),
+    Change[tuple[Refusal, ...]]: Change(
+        changed=True, value=(Refusal(ZVOL, INITIATOR, "not_found", "data/volumes/volume-1 does not exist"),)
+    ),
     Chap | None: Chap("user", "secret"),
     tuple[Zvol, ...]: (),
 }

@@ -1,7 +1,9 @@
 """CHAP: one secret a volume, kept by Cinder in ``provider_auth``, and from it one for each initiator.
 
 The volume's own secret never leaves Cinder's database and this process: an initiator is given the HMAC of its
-name under it, so that one that was detached cannot log in under another's name. Secrets are never logged.
+name under it, so that one that was detached cannot log in under another's name. The user is of that HMAC,
+too: tgtd keeps one secret for each user, whoever's it is (tgtadm(8), "account"), so nobody else may be able
+to guess it. Secrets are never logged.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from zolder.names import InitiatorName, ZvolName
 # 128 bits; RFC 7143 12.1.3 asks for 96 at least, and initiators take 32 characters everywhere.
 _SECRET_CHARACTERS: Final = 32
 _METHOD: Final = "CHAP"
+_USER_CHARACTERS: Final = 16
 
 
 def new_provider_auth(zvol: ZvolName) -> str:
-    """Return a fresh value for a volume's ``provider_auth``: ``CHAP user secret``."""
+    """Return a fresh value for a volume's or snapshot's ``provider_auth``: ``CHAP user secret``."""
     return f"{_METHOD} {zvol} {secrets.token_hex(_SECRET_CHARACTERS // 2)}"
 
 
@@ -37,4 +40,5 @@ def chap_for(provider_auth: str | None, initiator: InitiatorName) -> Chap | None
         message = "provider_auth is not of the form CHAP USER SECRET"
         raise InvalidRequest(message)
     digest = hmac.new(words[2].encode(), initiator.encode(), hashlib.sha256).hexdigest()
-    return Chap(words[1], digest[:_SECRET_CHARACTERS])
+    secret, user = digest[:_SECRET_CHARACTERS], digest[_SECRET_CHARACTERS:][:_USER_CHARACTERS]
+    return Chap(f"zolder-{user}", secret)

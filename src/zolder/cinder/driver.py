@@ -1,7 +1,7 @@
 """The Cinder volume driver: it translates Cinder's verbs to requests, and does nothing else.
 
-One verb is one request (docs/design.md, 4). No state is kept here beside the last figures: what exists and
-who may reach it stands on the SAN. Threads and green threads may share a driver.
+One verb is one request (docs/design.md, 4). What exists and who may reach it stands on the SAN; what is kept
+here is only for the log and against races. Threads and green threads may share a driver.
 
 What the driver leaves to Cinder's base class works through it and not beside it: images and backups are
 copied through an attachment on the control node, which needs os-brick, iscsid and root there.
@@ -10,16 +10,18 @@ copied through an attachment on the control node, which needs os-brick, iscsid a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from cinder import exception, interface
+from cinder import context as cinder_context
+from cinder import exception, interface, objects
 from cinder.volume import driver
 
 from zolder import __version__
 from zolder.cinder.exports import Exports
 from zolder.cinder.objects import Connector, Snapshot, Volume
 from zolder.cinder.options import zolder_opts
+from zolder.cinder.reconciliation import Reconciliation
 from zolder.cinder.settings import Settings, append_options, read_settings
 from zolder.cinder.stats import stats_down, stats_up
 from zolder.cinder.storage import San, open_san
@@ -44,7 +46,7 @@ LOG = logging.getLogger(__name__)
 
 @interface.volumedriver
 class ZolderDriver(driver.VolumeDriver):
-    """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI."""
+    """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI or by NVMe over TCP."""
 
     VERSION = __version__
     # The name that a third-party CI would report under; there is none yet.
@@ -54,6 +56,7 @@ class ZolderDriver(driver.VolumeDriver):
     _settings: Settings
     _san: San
     _exports: Exports
+    _reconciliation: Reconciliation
 
     def __init__(
         self, *args: object, connect: Callable[[Settings], San] = open_san, **kwargs: object
@@ -81,6 +84,7 @@ class ZolderDriver(driver.VolumeDriver):
         with translated():
             self._san = self._connect(self._settings)
         self._exports = Exports(self._settings, self._san)
+        self._reconciliation = Reconciliation(self._settings, self._san, self._exports)
 
     def check_for_setup_error(self) -> None:
         """Make sure that the parent is there and is ours; the SAN records it at the first time.
@@ -109,6 +113,7 @@ class ZolderDriver(driver.VolumeDriver):
             self._stats = stats_down(self._settings)
         else:
             self._stats = stats_up(self._settings, figures)
+            self._reconciliation.send_secrets(figures.secrets_missing, self._volumes)
         # A line a change, not a minute: the log must stay readable while a SAN is down for a night. Outside
         # the handler, where oslo.log would print the error behind the line once more.
         if trouble is not None and trouble != self._trouble:
@@ -116,6 +121,14 @@ class ZolderDriver(driver.VolumeDriver):
         elif trouble is None and self._trouble is not None:
             LOG.info("Back end %s is up again.", name)
         self._trouble = trouble
+
+    def _volumes(self) -> Iterable[Volume]:
+        """Return Cinder's record of this back end's volumes, each with its attachments."""
+        mine = {"cluster_name": self.cluster_name} if self.cluster_name else {"host": self.host}
+        volumes: Iterable[Volume] = objects.VolumeList.get_all(
+            cinder_context.get_admin_context(), filters=mine
+        )
+        return volumes
 
     def get_pool(self, volume: Volume) -> str:  # noqa: ARG002 - Cinder's interface
         """Return the pool of a volume whose record does not say it: a back end has one, its parent."""
@@ -203,13 +216,24 @@ class ZolderDriver(driver.VolumeDriver):
 
     # Exports and connections
 
-    def ensure_export(self, context: object, volume: Volume) -> None:  # noqa: ARG002 - Cinder's interface
-        """Open a volume in use to whoever Cinder has on record, as they were told at the attachment.
+    def update_provider_info(
+        self,
+        volumes: Iterable[Volume],
+        snapshots: Iterable[Snapshot],  # noqa: ARG002 - Cinder's interface
+    ) -> tuple[None, None]:
+        """Have the SAN open what Cinder has on record, one request for a batch of volumes.
 
-        Cinder calls this when cinder-volume starts. On a SAN that kept its exports it changes nothing.
+        Cinder's manager (29) calls this when cinder-volume starts, with all of its volumes in batches
+        (init_host_max_objects_retrieval), and before ensure_export of the same. An error would end the
+        start. Exports of snapshots are left to the SAN: Cinder keeps no record of who reads them.
+
+        :return: no updates of provider_id, which is of no use here.
         """
-        with translated():
-            self._exports.open_again(volume)
+        self._reconciliation.ensure(volumes)
+        return None, None
+
+    def ensure_export(self, context: object, volume: Volume) -> None:
+        """Do nothing: update_provider_info has looked after all volumes, and without a request for each."""
 
     def create_export(self, context: object, volume: Volume, connector: Connector) -> dict[str, str]:  # noqa: ARG002 - ditto
         """Say where the volume will be, and make its secret where it needs one and has none.
@@ -232,23 +256,62 @@ class ZolderDriver(driver.VolumeDriver):
         """
 
     def validate_connector(self, connector: Connector) -> None:
-        """Refuse a connector without an iSCSI initiator.
+        """Refuse a connector of a machine that cannot log in: without iSCSI's name, or NVMe's.
 
-        :raises InvalidConnectorException: there is none, or it is no iSCSI name.
+        :raises InvalidConnectorException: it has none, or not of that kind; what to do there is said.
         """
-        initiator_of(connector)
+        initiator_of(connector, self._settings.route.exporter)
 
     def initialize_connection(
         self, volume: Volume, connector: Connector, **_kwargs: object
     ) -> dict[str, Any]:
         """Open a volume to one initiator and say how it is reached."""
         with translated():
-            return self._exports.open(volume, initiator_of(connector))
+            return self._exports.open(volume, connector)
 
     def terminate_connection(self, volume: Volume, connector: Connector | None, **_kwargs: object) -> bool:
-        """Close a volume to one initiator, or to all where ``connector`` is None (force-detach).
+        """End one attachment of a volume, or all where ``connector`` is None (force-detach).
 
         :return: whether somebody may still reach it, on which Cinder leaves the export alone.
         """
         with translated():
-            return self._exports.close(volume, initiator_of(connector) if connector else None)
+            return self._exports.close(volume, connector)
+
+    # Snapshots are read by backups (backup_use_temp_snapshot)
+
+    def create_export_snapshot(
+        self,
+        context: object,  # noqa: ARG002 - Cinder's interface
+        snapshot: Snapshot,
+        connector: Connector,  # noqa: ARG002 - ditto
+    ) -> dict[str, str | None]:
+        """Say where the snapshot will be, and make its secret; no request, as with volumes."""
+        with translated():
+            return self._exports.describe_snapshot(snapshot)
+
+    def remove_export_snapshot(self, context: object, snapshot: Snapshot) -> None:  # noqa: ARG002 - Cinder's interface
+        """Close a snapshot to all.
+
+        Cinder (29) calls this after terminate_connection_snapshot, and when initialize_connection_snapshot
+        failed. It cuts nobody else: only a backup reads a snapshot, and the snapshot's status (backing-up)
+        keeps a second one away (backup/api.py, create).
+        """
+        with translated():
+            self._exports.close_snapshot(snapshot, None)
+
+    def initialize_connection_snapshot(
+        self, snapshot: Snapshot, connector: Connector, **_kwargs: object
+    ) -> dict[str, Any]:
+        """Open a snapshot to one initiator for reading and say how it is reached.
+
+        :raises SnapshotNotFound: the snapshot is proven absent.
+        """
+        with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
+            return self._exports.open_snapshot(snapshot, connector)
+
+    def terminate_connection_snapshot(
+        self, snapshot: Snapshot, connector: Connector | None, **_kwargs: object
+    ) -> None:
+        """End one initiator's reading of a snapshot, or all where ``connector`` is None."""
+        with translated():
+            self._exports.close_snapshot(snapshot, connector)

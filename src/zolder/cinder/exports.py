@@ -1,25 +1,38 @@
-"""Who may reach a volume: opening it to an initiator, closing it, and what Cinder keeps of that.
+"""Who may reach a volume or a snapshot: opening it, closing it, and what Cinder keeps of that.
 
-The SAN's record of initiators decides when a target goes. Cinder's rows of attachments are only asked whether
-the same machine has the volume a second time. Errors are ours; the driver translates them.
+The SAN counts the attachments and decides when a target goes; Cinder's rows are never counted here. Errors
+are ours, but for InvalidConnectorException; the driver translates them. Threads may share it: what it
+remembers is only which attachments were ended, so that what was read before is not opened again after.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
 
+from cinder import exception
+
+from zolder.cinder.attachments import Use, attachment_of, name_use
 from zolder.cinder.chap import chap_for, new_provider_auth
-from zolder.cinder.connection import chap_of, connection_properties, provider_location
-from zolder.cinder.objects import Volume
+from zolder.cinder.connection import Unit, connection_properties, exporter_told, provider_location
+from zolder.cinder.objects import Connector, Snapshot, Volume
 from zolder.cinder.settings import Settings
 from zolder.cinder.storage import San
-from zolder.cinder.translate import attached_initiators, attachments_of, zvol_of
+from zolder.cinder.translate import initiator_of, snapshot_of, view_id_of, volume_id_of, zvol_of
 from zolder.errors import BackendError, ConnectionLost, DeadlineExceeded, Error, InvalidRequest, ProtocolError
-from zolder.model import Chap
-from zolder.names import InitiatorName, VolumeId, ZvolName
+from zolder.model import Access, Change, Chap, Export
+from zolder.names import AttachmentId, InitiatorName, ZvolName, view_name
 
 LOG = logging.getLogger(__name__)
+
+# After these nobody knows whether it was opened.
+_UNCLEAR: Final = (ConnectionLost, DeadlineExceeded, ProtocolError, BackendError)
+# More than end while one record is read and sent.
+_ENDED_REMEMBERED: Final = 4096
 
 
 class Exports:
@@ -29,79 +42,173 @@ class Exports:
         """Export on ``san`` as ``settings`` say."""
         self._settings = settings
         self._san = san
+        self._lock = threading.Lock()
+        self._ended: deque[AttachmentId] = deque(maxlen=_ENDED_REMEMBERED)
 
     def describe(self, volume: Volume) -> dict[str, str]:
         """Return what has to change in Cinder's record before a volume is exported.
 
         :raises InvalidRequest: the volume's name can be no target's.
         """
-        zvol = zvol_of(volume)
-        updates = {"provider_location": provider_location(self._settings, zvol)}
-        if self._settings.use_chap and not volume.provider_auth:
-            updates["provider_auth"] = new_provider_auth(zvol)
+        updates = self._described(volume, zvol_of(volume))
         return {name: value for name, value in updates.items() if getattr(volume, name) != value}
 
-    def open(self, volume: Volume, initiator: InitiatorName) -> dict[str, Any]:
-        """Let one initiator reach a volume, and return how it does so.
+    def describe_snapshot(self, snapshot: Snapshot) -> dict[str, str | None]:
+        """Return the same of a snapshot: both fields or none, for Cinder clears the one that is left out."""
+        updates = self._described(snapshot, view_name(view_id_of(snapshot)))
+        changed = any(getattr(snapshot, name) != value for name, value in updates.items())
+        return {"provider_auth": snapshot.provider_auth, **updates} if changed else {}
 
+    def open(self, volume: Volume, connector: Connector) -> dict[str, Any]:
+        """Let one initiator reach a volume, and return how it does so; its connector is told which use it is.
+
+        :raises InvalidConnectorException: the connector is of no use to this back end's exporter.
         :raises InvalidRequest: CHAP is asked for and the volume has no secret.
         :raises Error: as Storage.export_zvol.
         """
-        chap = chap_for(volume.provider_auth, initiator)
-        if chap is None and self._settings.use_chap:
-            message = f"{zvol_of(volume)} has no provider_auth: with use_chap_auth it is not exported without"
-            raise InvalidRequest(message)
-        return self._open(volume, initiator, chap)
+        zvol, parent, soon = zvol_of(volume), self._settings.parent, self._san.soon
+        initiator = initiator_of(connector, self._settings.route.exporter)
+        chap = self._chap(volume, zvol, initiator)
+        use = name_use(volume, connector)
+        export = self._opened(
+            lambda: self._san.storage.export_zvol(
+                parent, zvol, initiator, route=self._settings.route, attachment=use.attachment, chap=chap
+            ),
+            lambda: soon.withdraw_zvol(parent, zvol, initiator, attachment=use.attachment),
+            Access(zvol, initiator, use.attachment),
+            use,
+        )
+        return connection_properties(export, chap, Unit(volume.id, volume_id_of(volume)))
 
-    def open_again(self, volume: Volume) -> None:
-        """Let those who have a volume reach it as they were told when it was opened to them.
+    def close(self, volume: Volume, connector: Connector | None) -> bool:
+        """End one use of a volume, or all where there is no connector, and return whether anybody is left.
 
-        A secret that the volume was given later, or CHAP that was turned on later, is not theirs yet.
-
-        :raises Error: as Storage.export_zvol.
-        """
-        for initiator, connection in attachments_of(volume).items():
-            # The old attach call leaves no connection on record.
-            chap = chap_of(connection) if connection else chap_for(volume.provider_auth, initiator)
-            self._open(volume, initiator, chap)
-
-    def _open(self, volume: Volume, initiator: InitiatorName, chap: Chap | None) -> dict[str, Any]:
-        zvol = zvol_of(volume)
-        try:
-            export = self._san.storage.export_zvol(
-                self._settings.parent,
-                zvol,
-                initiator,
-                prefix=self._settings.prefix,
-                portals=self._settings.portals,
-                chap=chap,
-            ).value
-        except (ConnectionLost, DeadlineExceeded, ProtocolError, BackendError):
-            self._close_again(volume, zvol, initiator)
-            raise
-        return connection_properties(export, chap, VolumeId(volume.id))
-
-    def close(self, volume: Volume, initiator: InitiatorName | None) -> bool:
-        """End one initiator's access to a volume, or all initiators', and return whether any is left.
-
+        :raises InvalidConnectorException: the connector is of no use to this back end's exporter.
         :raises Error: as Storage.withdraw_zvol.
         """
-        # The attachment that is being ended is still on record. Two at once from one machine (an instance
-        # resized in place, or multiattach) share its sessions: the first to go must not end the second's.
-        # Should both go at the same moment, the initiator stays open until the next one closes or deletes.
-        if initiator is not None and attached_initiators(volume).count(initiator) > 1:
-            return True
-        left = self._san.storage.withdraw_zvol(self._settings.parent, zvol_of(volume), initiator)
+        zvol, parent = zvol_of(volume), self._settings.parent
+        if connector is None:
+            initiator, attachment = None, None
+            ended = _attachments_on_record(volume)
+        else:
+            initiator, attachment = self._ends(volume, connector)
+            ended = [attachment] if attachment else []
+        with self._lock:
+            self._ended += ended
+        left = self._san.storage.withdraw_zvol(parent, zvol, initiator, attachment=attachment)
+        if attachment is None and not left.changed and initiator in left.value:
+            # os-force_detach with a connector: which of the machine's attachments is meant nobody says.
+            LOG.warning(
+                "%s stays open to %s, whose attachment has an id: force-detach without a connector ends all",
+                zvol,
+                initiator,
+            )
         return bool(left.value)
 
-    def _close_again(self, volume: Volume, zvol: ZvolName, initiator: InitiatorName) -> None:
-        """Take back what may have been opened behind a lost answer: Cinder would never close it."""
-        if initiator in attached_initiators(volume):
-            return
+    def ended(self) -> frozenset[AttachmentId]:
+        """Return the attachments that were ended lately; none of them ever comes back."""
+        with self._lock:
+            return frozenset(self._ended)
+
+    def open_snapshot(self, snapshot: Snapshot, connector: Connector) -> dict[str, Any]:
+        """Let one initiator read a snapshot, and return how it does so.
+
+        Only Cinder's backup asks for this, over RPC, and none of that is saved: the attachment has no id, and
+        Cinder lets one backup at a time read a snapshot.
+
+        :raises InvalidConnectorException: the connector is of no use to this back end's exporter.
+        :raises InvalidRequest: CHAP is asked for and the snapshot has no secret.
+        :raises Error: as Storage.export_snapshot.
+        """
+        view_id, parent, soon = view_id_of(snapshot), self._settings.parent, self._san.soon
+        initiator = initiator_of(connector, self._settings.route.exporter)
+        attachment = attachment_of(connector)
+        chap = self._chap(snapshot, view_name(view_id), initiator)
+        export = self._opened(
+            lambda: self._san.storage.export_snapshot(
+                parent,
+                ZvolName(snapshot.volume_name),
+                snapshot_of(snapshot),
+                initiator,
+                view_id=view_id,
+                route=self._settings.route,
+                attachment=attachment,
+                chap=chap,
+            ),
+            lambda: soon.withdraw_snapshot(parent, view_id, initiator, attachment=attachment),
+            Access(view_name(view_id), initiator, attachment),
+            Use(attachment, fresh=True),
+        )
+        return connection_properties(export, chap, Unit(snapshot.id, view_id, "ro"))
+
+    def close_snapshot(self, snapshot: Snapshot, connector: Connector | None) -> None:
+        """End one use of a snapshot, or all where there is no connector.
+
+        :raises InvalidConnectorException: the connector is of no use to this back end's exporter.
+        :raises Error: as Storage.withdraw_snapshot.
+        """
+        initiator, attachment = None, None
+        if connector is not None:
+            initiator = initiator_of(connector, self._settings.route.exporter)
+            attachment = attachment_of(connector)
+        self._san.storage.withdraw_snapshot(
+            self._settings.parent, view_id_of(snapshot), initiator, attachment=attachment
+        )
+
+    def _ends(self, volume: Volume, connector: Connector) -> tuple[InitiatorName, AttachmentId | None]:
+        """Return whose attachment a connector ends, by the name that the machine then logged in with."""
+        attachment = attachment_of(connector)
+        rows = volume.volume_attachment or ()
+        told = next((row.connection_info for row in rows if attachment and row.connector == connector), None)
+        return initiator_of(connector, exporter_told(told, self._settings.route)), attachment
+
+    def _described(self, record: Volume | Snapshot, zvol: ZvolName) -> dict[str, str]:
+        updates = {"provider_location": provider_location(self._settings, zvol)}
+        if self._settings.use_chap and not record.provider_auth:
+            updates["provider_auth"] = new_provider_auth(zvol)
+        return updates
+
+    def _chap(self, record: Volume | Snapshot, zvol: ZvolName, initiator: InitiatorName) -> Chap | None:
+        chap = chap_for(record.provider_auth, initiator)
+        if chap is None and self._settings.use_chap:
+            message = f"{zvol} has no provider_auth: with use_chap_auth it is not exported without"
+            raise InvalidRequest(message)
+        return chap
+
+    @staticmethod
+    def _opened(
+        ask: Callable[[], Change[Export]],
+        take_back: Callable[[], object],
+        access: Access,
+        use: Use,
+    ) -> Export:
+        """Ask for an export, and take back what may have been opened behind an unclear answer.
+
+        Cinder has no record of it and would never end it. What others may have stays as it was.
+        """
         try:
-            self._san.soon.withdraw_zvol(self._settings.parent, zvol, initiator)
-        except Error as err:
-            trouble = err.message
-        else:
-            return
-        LOG.warning("%s may stay open to %s until it is deleted: %s", zvol, initiator, trouble)
+            return ask().value
+        except _UNCLEAR:
+            if use.fresh and (trouble := _trouble_of(take_back)):
+                LOG.warning(
+                    "%s may stay open to %s until it is deleted: %s", access.zvol, access.initiator, trouble
+                )
+            raise
+
+
+def _trouble_of(act: Callable[[], object]) -> str | None:
+    """Return what is in the way of an act behind a first error, which stays the one that counts."""
+    try:
+        act()
+    except Error as err:
+        return err.message
+    return None
+
+
+def _attachments_on_record(volume: Volume) -> list[AttachmentId]:
+    found = []
+    for row in volume.volume_attachment or ():
+        # One that somebody else wrote was never opened here, and must not keep the others from being closed.
+        with suppress(exception.InvalidConnectorException):
+            found.append(attachment_of(row.connector or {}))
+    return [attachment for attachment in found if attachment]

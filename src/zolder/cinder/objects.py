@@ -7,13 +7,14 @@ from typing import Any, Protocol, TypeAlias
 
 # oslo.config makes an attribute of each option when it is registered.
 Configuration: TypeAlias = Any
-# The dict about an initiator that os-brick makes and Nova passes on.
-Connector: TypeAlias = Mapping[str, Any]
+# What os-brick makes and Nova passes on. zolder.cinder.attachments writes into it.
+Connector: TypeAlias = dict[str, Any]
 
 
 class Attachment(Protocol):
     """A row that says to whom a volume is, or is being, attached."""
 
+    attach_status: str | None
     connector: Connector | None
     # What initialize_connection returned, its data on the same level as the rest.
     connection_info: Mapping[str, Any] | None
@@ -37,3 +38,5 @@ class Snapshot(Protocol):
     id: str
     name: str
     volume_name: str
+    provider_auth: str | None
+    provider_location: str | None

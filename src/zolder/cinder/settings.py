@@ -10,7 +10,7 @@ import ipaddress
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from cinder import exception
 from cinder.volume import configuration as cinder_configuration
@@ -23,30 +23,52 @@ from zolder.cinder.options import zolder_opts
 from zolder.client.local import LocalAgent
 from zolder.client.ssh import SshTarget
 from zolder.errors import InvalidRequest
-from zolder.names import DatasetName, Identity, Name, Portal, SnapshotName, TargetPrefix, ZvolName
+from zolder.model import Route
+from zolder.names import (
+    LIO,
+    NVMET,
+    TGT,
+    DatasetName,
+    ExporterName,
+    Identity,
+    Name,
+    Portal,
+    SnapshotName,
+    TargetPrefix,
+    ZvolName,
+)
 
 CONF = cfg.CONF
 LOG = logging.getLogger(__name__)
 N = TypeVar("N", bound=Name)
 
 _SOME_UUID: Final = "00000000-0000-4000-8000-000000000000"
-_HELPER: Final = "lioadm"
-_PROTOCOL: Final = "iscsi"
+_ISCSI: Final = "iscsi"
+_NVME: Final = "nvmet_tcp"
+# Of each target_protocol, what target_helper may be and what then exports; None is where it is not written.
+_EXPORTERS: Final[dict[str, dict[str | None, ExporterName]]] = {
+    _ISCSI: {None: LIO, "lioadm": LIO, "tgtadm": TGT},
+    _NVME: {None: NVMET, "nvmet": NVMET},
+}
+# IANA's port of NVMe over Fabrics. Cinder's own default is that of iSCSI, whatever the protocol.
+_NVME_PORT: Final = 4420
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one back end's section of cinder.conf comes to."""
+    """What one back end's section of cinder.conf comes to.
+
+    ``way`` is how requests get to the SAN, ``route`` how initiators get to the volumes.
+    """
 
     backend_name: str
     parent: DatasetName
     sparse: bool
-    route: SshTarget | LocalAgent
+    way: SshTarget | LocalAgent
     min_channels: int
     max_channels: int
     deadline_seconds: int
-    prefix: TargetPrefix
-    portals: tuple[Portal, ...]
+    route: Route
     use_chap: bool
     reserved_percentage: int
     max_over_subscription_ratio: float | str
@@ -54,7 +76,7 @@ class Settings:
     @property
     def san_address(self) -> str:
         """The SAN's address as cinder.conf has it, or ``local``."""
-        return self.route.address if isinstance(self.route, SshTarget) else "local"
+        return self.way.address if isinstance(self.way, SshTarget) else "local"
 
 
 def append_options(configuration: Configuration) -> None:
@@ -68,21 +90,19 @@ def read_settings(configuration: Configuration) -> Settings:
 
     :raises InvalidConfigurationValue: an option is missing or will not do; the message says what would.
     """
-    _check_helper(configuration)
+    exporter = _exporter(configuration)
     _check_templates()
     if configuration.san_zfs_command:
         LOG.warning("san_zfs_command is ignored: the agent on the SAN chooses what it runs.")
-    prefix = _chosen(configuration, "target_prefix", "iscsi_target_prefix") or configuration.target_prefix
     return Settings(
         backend_name=configuration.safe_get("volume_backend_name") or "zolder",
         parent=_checked(DatasetName, "san_zfs_volume_base", configuration.san_zfs_volume_base.rstrip("/")),
         sparse=configuration.san_thin_provision,
-        route=_route(configuration),
+        way=_way(configuration),
         min_channels=configuration.ssh_min_pool_conn,
         max_channels=max(1, configuration.ssh_max_pool_conn),
         deadline_seconds=configuration.zolder_deadline,
-        prefix=_checked(TargetPrefix, "target_prefix", prefix),
-        portals=_portals(configuration),
+        route=Route(exporter, _prefix(configuration, exporter), _portals(configuration, exporter)),
         use_chap=configuration.use_chap_auth,
         reserved_percentage=configuration.reserved_percentage,
         max_over_subscription_ratio=volume_utils.get_max_over_subscription_ratio(
@@ -91,7 +111,7 @@ def read_settings(configuration: Configuration) -> Settings:
     )
 
 
-def _route(configuration: Configuration) -> SshTarget | LocalAgent:
+def _way(configuration: Configuration) -> SshTarget | LocalAgent:
     if configuration.san_is_local:
         return LocalAgent.of_identity(_checked(Identity, "zolder_identity", configuration.zolder_identity))
     if not configuration.san_ip:
@@ -112,13 +132,51 @@ def _route(configuration: Configuration) -> SshTarget | LocalAgent:
         _refuse(f"san_ip, san_login or ssh_hosts_key_file will not do: {err.message}.", cause=err)
 
 
-def _portals(configuration: Configuration) -> tuple[Portal, ...]:
+def _exporter(configuration: Configuration) -> ExporterName:
+    # Cinder's own default of target_helper is tgtadm, so only what the operator wrote counts.
+    helper = _chosen(configuration, "target_helper", "iscsi_helper")
+    protocol = configuration.target_protocol
+    helpers = _EXPORTERS.get(protocol)
+    if helpers is None:
+        _refuse(
+            f"target_protocol = {protocol} will not do: set it to {_ISCSI}, or leave it out, for iSCSI, and"
+            f" to {_NVME} for NVMe over TCP."
+        )
+    exporter = helpers.get(helper)
+    if exporter is None:
+        written = " or ".join(f"target_helper = {name}" for name in helpers if name)
+        _refuse(
+            f"target_helper = {helper} will not do with target_protocol = {protocol}: set {written}, or leave"
+            " it out."
+        )
+    if exporter == NVMET and configuration.use_chap_auth:
+        # os-brick 7.1.1 hands nvme-cli neither --dhchap-secret nor --dhchap-ctrl-secret.
+        _refuse(
+            f"use_chap_auth = true will not do with target_protocol = {_NVME}: os-brick cannot log in by"
+            " DH-HMAC-CHAP; leave it out, or export by iSCSI."
+        )
+    return exporter
+
+
+def _prefix(configuration: Configuration, exporter: ExporterName) -> TargetPrefix:
+    written = _chosen(configuration, "target_prefix", "iscsi_target_prefix") or configuration.target_prefix
+    # One prefix makes both names (zolder.names.subsystems_begin), and is kept in the form of iSCSI.
+    spelled = f"iqn.{written[4:]}" if exporter == NVMET and written.startswith("nqn.") else written
+    try:
+        return TargetPrefix(spelled)
+    except InvalidRequest as err:
+        _refuse(f"target_prefix = {written} will not do: {err.message}.", cause=err)
+
+
+def _portals(configuration: Configuration, exporter: ExporterName) -> tuple[Portal, ...]:
     # Cinder's default is $my_ip, this control node's own address, which is never the SAN's: hence san_ip.
     first = _chosen(configuration, "target_ip_address", "iscsi_ip_address") or configuration.san_ip
     if not first:
         _refuse("target_ip_address is not set: it is the SAN's address that initiators connect to.")
     addresses = [first, *configuration.target_secondary_ip_addresses]
-    return tuple(_portal(address, configuration.target_port) for address in addresses)
+    usual = _NVME_PORT if exporter == NVMET else configuration.target_port
+    port = _chosen(configuration, "target_port") or usual
+    return tuple(dict.fromkeys(_portal(address, port) for address in addresses))
 
 
 def _portal(address: str, port: int) -> Portal:
@@ -134,21 +192,6 @@ def _portal(address: str, port: int) -> Portal:
     return _checked(Portal, "target_ip_address", f"{literal}:{port}")
 
 
-def _check_helper(configuration: Configuration) -> None:
-    # Cinder's own default is tgtadm, so only what the operator wrote counts.
-    helper = _chosen(configuration, "target_helper", "iscsi_helper")
-    if helper not in {None, _HELPER}:
-        _refuse(
-            f"target_helper = {helper} will not do: Zolder exports through the SAN's LIO; set"
-            f" target_helper = {_HELPER} or leave it out."
-        )
-    if configuration.target_protocol != _PROTOCOL:
-        _refuse(
-            f"target_protocol = {configuration.target_protocol} will not do: Zolder exports by iSCSI; set"
-            f" target_protocol = {_PROTOCOL} or leave it out."
-        )
-
-
 def _check_templates() -> None:
     for option, kind in (("volume_name_template", ZvolName), ("snapshot_name_template", SnapshotName)):
         try:
@@ -157,14 +200,13 @@ def _check_templates() -> None:
             _refuse(f"{option} = {getattr(CONF, option)} will not do: {err}.", cause=err)
 
 
-def _chosen(configuration: Configuration, *names: str) -> str | None:
+def _chosen(configuration: Configuration, *names: str) -> Any:  # noqa: ANN401 - of each option's own type
     """Return what the operator wrote under one of these names, the first counting most; None for defaults."""
     for name in names:
         for group in (configuration.config_group, cinder_configuration.SHARED_CONF_GROUP):
             location = CONF.get_location(name, group)
             if location and location.location not in {cfg.Locations.opt_default, cfg.Locations.set_default}:
-                value: str = getattr(CONF[group] if group else CONF, name)
-                return value
+                return getattr(CONF[group] if group else CONF, name)
     return None
 
 

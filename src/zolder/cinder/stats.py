@@ -13,6 +13,7 @@ from zolder import __version__
 from zolder.cinder.settings import Settings
 from zolder.cinder.translate import GIB
 from zolder.model import PoolFigures
+from zolder.names import NVMET
 
 
 def stats_up(settings: Settings, figures: PoolFigures) -> dict[str, Any]:
@@ -57,11 +58,12 @@ def _stats(settings: Settings, pool: dict[str, Any]) -> dict[str, Any]:
         "multiattach": True,
         "online_extend_support": True,
     }
+    nvme = settings.route.exporter == NVMET
     return {
         "volume_backend_name": settings.backend_name,
         "vendor_name": "Zolder",
         "driver_version": __version__,
-        "storage_protocol": constants.ISCSI,
+        "storage_protocol": constants.NVMEOF_TCP if nvme else constants.ISCSI,
         "backend_state": pool["backend_state"],
         "replication_enabled": False,
         # A target a volume: whoever scans one sees no other volume.

@@ -15,8 +15,8 @@ from zolder.errors import VersionMismatch
 
 LOG = logging.getLogger(__name__)
 
-# What the driver asks of an agent beyond the protocol itself (zolder.wire.FEATURES).
-_NEEDED: Final = "lio"
+# What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments.
+_ATTACHMENTS: Final = "attachments"
 # Cinder asks for figures every minute (backend_stats_polling_interval); the next round shall not wait.
 _FIGURES_SECONDS: Final = 20
 
@@ -37,27 +37,28 @@ def open_san(settings: Settings) -> San:
 
     :raises Error: the SAN cannot be reached or used; the message says what to do.
     """
-    route = settings.route
-    pool = Pool(route, min_channels=settings.min_channels, max_channels=settings.max_channels)
+    way = settings.way
+    pool = Pool(way, min_channels=settings.min_channels, max_channels=settings.max_channels)
     storage = RemoteStorage(pool, deadline_seconds=settings.deadline_seconds)
     try:
         welcome = storage.greet()
-        if _NEEDED not in welcome.features:
-            message = (
-                f"zolder-san {welcome.version} at {route.peer} lacks the feature {_NEEDED!r}, which this"
-                f" zolder {__version__} needs: upgrade zolder-san on the SAN."
-            )
-            raise VersionMismatch(message, missing=_NEEDED)
+        for needed in (settings.route.exporter, _ATTACHMENTS):
+            if needed not in welcome.features:
+                message = (
+                    f"zolder-san {welcome.version} at {way.peer} lacks the feature {str(needed)!r}, which"
+                    f" this zolder {__version__} needs: upgrade zolder-san on the SAN."
+                )
+                raise VersionMismatch(message, missing=str(needed))
     except BaseException:
         pool.close()
         raise
     LOG.info(
         "%s is zolder-san %s, identity %s, on ZFS %s; this is zolder %s",
-        route.peer,
+        way.peer,
         welcome.version,
         welcome.identity,
         welcome.zfs_version,
         __version__,
     )
     seconds = min(_FIGURES_SECONDS, settings.deadline_seconds)
-    return San(storage, RemoteStorage(Pool(route, max_channels=1), deadline_seconds=seconds))
+    return San(storage, RemoteStorage(Pool(way, max_channels=1), deadline_seconds=seconds))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from cinder import exception
 
 from zolder.cinder.objects import Connector, Snapshot, Volume
 from zolder.errors import BackendError, Error, InvalidRequest
-from zolder.names import InitiatorName, SnapshotName, VolumeId, ZvolName
+from zolder.names import NVMET, ExporterName, InitiatorName, SnapshotName, VolumeId, ZvolName
 
 LOG = logging.getLogger(__name__)
 
 GIB: Final = 2**30
+
+# The connector's entry, and what the machine lacks where os-brick leaves it out.
+_ISCSI: Final = ("initiator", "open-iscsi has to be installed there, with a name in initiatorname.iscsi")
+_NVME: Final = ("nqn", "nvme-cli has to be installed there, with a name in /etc/nvme/hostnqn")
 
 
 def zvol_of(volume: Volume) -> ZvolName:
@@ -33,38 +37,35 @@ def snapshot_of(snapshot: Snapshot) -> SnapshotName:
     return SnapshotName(snapshot.name)
 
 
+def view_id_of(snapshot: Snapshot) -> VolumeId:
+    """Return the id of the clone through which a snapshot is read: its own."""
+    return VolumeId(snapshot.id)
+
+
 def size_bytes(size_gib: int) -> int:
     """Return Cinder's size, always whole GiB, in bytes."""
     return int(size_gib) * GIB
 
 
-def initiator_of(connector: Connector) -> InitiatorName:
-    """Return the connector's initiator in lower case, as RFC 3722 folds it and LIO compares it.
+def initiator_of(connector: Connector, exporter: ExporterName) -> InitiatorName:
+    """Return the name that the connector's machine has for an exporter's protocol.
 
-    :raises InvalidConnectorException: there is none, or it is no iSCSI name.
+    An iSCSI name is given in lower case, as RFC 3722 folds it and LIO compares it; an NQN as it is, for
+    nothing folds those.
+
+    :raises InvalidConnectorException: there is none, or it is of no use; what to do on that machine is said.
     """
-    name = connector.get("initiator")
-    if not name:
-        raise exception.InvalidConnectorException(missing="initiator")
+    entry, remedy = _NVME if exporter == NVMET else _ISCSI
+    written = connector.get(entry)
+    if not written:
+        raise exception.InvalidConnectorException(missing=f"{entry}: {remedy}")
     try:
-        return InitiatorName(str(name).lower())
+        name = InitiatorName(str(written) if exporter == NVMET else str(written).lower())
     except InvalidRequest as err:
-        raise exception.InvalidConnectorException(missing=f"initiator ({err.message})") from err
-
-
-def attached_initiators(volume: Volume) -> list[InitiatorName]:
-    """Return the initiator of each attachment that Cinder has on record; one may appear several times."""
-    connectors = (attachment.connector for attachment in volume.volume_attachment or ())
-    return [initiator_of(connector) for connector in connectors if connector and connector.get("initiator")]
-
-
-def attachments_of(volume: Volume) -> dict[InitiatorName, Mapping[str, Any] | None]:
-    """Return each attached initiator with what it was told of the connection, where Cinder has that."""
-    return {
-        initiator_of(attachment.connector): attachment.connection_info or None
-        for attachment in volume.volume_attachment or ()
-        if attachment.connector and attachment.connector.get("initiator")
-    }
+        raise exception.InvalidConnectorException(missing=f"{entry} ({err.message})") from err
+    if name.is_nqn != (exporter == NVMET):
+        raise exception.InvalidConnectorException(missing=f"{entry}, which {name} is not: {remedy}")
+    return name
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from zolder.client.channel import new_operation
 from zolder.client.deadline import Deadline
 from zolder.client.pool import Pool
 from zolder.errors import ConnectFailed, ConnectionLost, InvalidRequest, RemoteProtocolError
-from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
-from zolder.names import DatasetName, InitiatorName, Portal, SnapshotName, TargetPrefix, VolumeId, ZvolName
+from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
+from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
 from zolder.wire import Welcome
 
 T = TypeVar("T")
@@ -102,14 +102,17 @@ class RemoteStorage(Storage):
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         return self._ask(Storage.delete_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
 
+    def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
+        return self._ask(Storage.list_snapshots, parent=parent)
+
     def export_zvol(
         self,
         parent: DatasetName,
         zvol: ZvolName,
         initiator: InitiatorName,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
+        route: Route,
+        attachment: AttachmentId | None,
         chap: Chap | None,
     ) -> Change[Export]:
         return self._ask(
@@ -117,18 +120,73 @@ class RemoteStorage(Storage):
             parent=parent,
             zvol=zvol,
             initiator=initiator,
-            prefix=prefix,
-            portals=portals,
+            route=route,
+            attachment=attachment,
             chap=chap,
         )
 
+    def ensure_exports(
+        self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
+    ) -> Change[tuple[Refusal, ...]]:
+        return self._ask(Storage.ensure_exports, parent=parent, wanted=wanted, route=route)
+
     def withdraw_zvol(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
     ) -> Change[tuple[InitiatorName, ...]]:
-        return self._ask(Storage.withdraw_zvol, parent=parent, zvol=zvol, initiator=initiator)
+        return self._ask(
+            Storage.withdraw_zvol, parent=parent, zvol=zvol, initiator=initiator, attachment=attachment
+        )
+
+    def export_snapshot(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        snapshot: SnapshotName,
+        initiator: InitiatorName,
+        *,
+        view_id: VolumeId,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        return self._ask(
+            Storage.export_snapshot,
+            parent=parent,
+            zvol=zvol,
+            snapshot=snapshot,
+            initiator=initiator,
+            view_id=view_id,
+            route=route,
+            attachment=attachment,
+            chap=chap,
+        )
+
+    def withdraw_snapshot(
+        self,
+        parent: DatasetName,
+        view_id: VolumeId,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
+    ) -> Change[tuple[InitiatorName, ...]]:
+        return self._ask(
+            Storage.withdraw_snapshot,
+            parent=parent,
+            view_id=view_id,
+            initiator=initiator,
+            attachment=attachment,
+        )
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         return self._ask(Storage.list_exports, parent=parent)
+
+    def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
+        return self._ask(Storage.list_attachments, parent=parent)
 
     def _ask(self, method: Callable[..., T], **params: object) -> T:
         encoded = {name: shapes.encode(value) for name, value in params.items()}

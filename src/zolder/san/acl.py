@@ -26,7 +26,12 @@ def check_chap(chap: Chap) -> None:
 
     :raises InvalidRequest: it cannot; the message does not show them.
     """
-    for what, value in (("user", chap.user), ("secret", chap.secret)):
+    if chap.is_mutual and (
+        None in {chap.target_user, chap.target_secret} or chap.secret == chap.target_secret
+    ):
+        message = "mutual CHAP needs a user and a secret of the target, and the two secrets must differ"
+        raise InvalidRequest(message)  # RFC 7143, 12.1.3
+    for what, value in _credentials(chap):
         short = 0 < len(value.encode()) <= _LONGEST_CHAP_BYTES
         if not short or not value.isprintable() or value != value.strip() or value.startswith(_NO_CHAP):
             message = (
@@ -36,7 +41,9 @@ def check_chap(chap: Chap) -> None:
             raise InvalidRequest(message)
 
 
-def ensure_acl(build: Build, tpg: str, initiator: InitiatorName, chap: Chap | None) -> None:
+def ensure_acl(
+    build: Build, tpg: str, initiator: InitiatorName, chap: Chap | None, *, read_only: bool = False
+) -> None:
     """Let an initiator log in to a TPG that has its ``lun_0``, and reach that LUN.
 
     :param tpg: the TPG's path.
@@ -54,9 +61,11 @@ def ensure_acl(build: Build, tpg: str, initiator: InitiatorName, chap: Chap | No
         build.attribute(f"{acl}/attrib/authentication", "1" if chap else "0")
     _ensure_credential(build, f"{acl}/auth/userid", chap.user if chap else None)
     _ensure_credential(build, f"{acl}/auth/password", chap.secret if chap else None)
+    _ensure_credential(build, f"{acl}/auth/userid_mutual", chap.target_user if chap else None)
+    _ensure_credential(build, f"{acl}/auth/password_mutual", chap.target_secret if chap else None)
     build.folder(f"{acl}/lun_0")
     build.link(f"{acl}/lun_0/lun_0", f"{tpg}/lun/lun_0")
-    build.attribute(f"{acl}/lun_0/write_protect", "0")
+    build.attribute(f"{acl}/lun_0/write_protect", "1" if read_only else "0")
 
 
 def remove_acl(tree: ConfigFs, tpg: str, initiator: str) -> bool:
@@ -85,6 +94,16 @@ def list_initiators(tree: ConfigFs, tpg: str) -> tuple[InitiatorName, ...]:
 def _others_have_secrets(tree: ConfigFs, tpg: str, initiator: InitiatorName) -> bool:
     others = (name for name in tree.folders(f"{tpg}/acls") if name != initiator)
     return any(_credential(tree.find(f"{tpg}/acls/{name}/auth/userid")) for name in others)
+
+
+def _credentials(chap: Chap) -> tuple[tuple[str, str], ...]:
+    pairs = (
+        ("user", chap.user),
+        ("secret", chap.secret),
+        ("user of the target", chap.target_user),
+        ("secret of the target", chap.target_secret),
+    )
+    return tuple((what, value) for what, value in pairs if value is not None)
 
 
 def _ensure_credential(build: Build, path: str, value: str | None) -> None:

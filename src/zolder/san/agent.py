@@ -12,7 +12,8 @@ from zolder import __version__, shapes
 from zolder.api import METHODS, Storage
 from zolder.errors import BackendError, VersionMismatch
 from zolder.san.operation import Operation
-from zolder.san.policy import Policy, PolicyError
+from zolder.san.policies import PolicyError
+from zolder.san.policy import Policy
 from zolder.san.serve import dispatch, parameters_of
 from zolder.wire import FEATURES, PROTOCOLS, Greeting, Request, Welcome
 

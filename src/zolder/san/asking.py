@@ -16,8 +16,8 @@ from typing import Final, NoReturn, TypeVar
 
 from zolder import __version__, shapes
 from zolder.errors import BackendError, Error, InvalidRequest, ProtocolError, RemoteProtocolError
-from zolder.model import Change, Chap, Export
-from zolder.names import DatasetName, Identity, InitiatorName, OperationId, Portal, TargetPrefix, ZvolName
+from zolder.model import Chap, Export
+from zolder.names import DatasetName, ExporterName, Identity, InitiatorName, OperationId, ZvolName
 from zolder.san.operation import Operation
 from zolder.san.privileged import Introduction, Privileged
 from zolder.wire import (
@@ -162,29 +162,24 @@ class Asking(Privileged):
         return self._ask(Privileged.read_holders, parent=parent, zvol=zvol)
 
     def open_export(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None
+    ) -> bool:
+        return self._ask(Privileged.open_export, parent=parent, zvol=zvol, initiator=initiator, chap=chap)
+
+    def close_export(
         self,
         parent: DatasetName,
         zvol: ZvolName,
-        initiator: InitiatorName,
+        initiator: InitiatorName | None,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
-        chap: Chap | None,
-    ) -> Change[Export]:
+        exporter: ExporterName | None,
+    ) -> bool:
         return self._ask(
-            Privileged.open_export,
-            parent=parent,
-            zvol=zvol,
-            initiator=initiator,
-            prefix=prefix,
-            portals=portals,
-            chap=chap,
+            Privileged.close_export, parent=parent, zvol=zvol, initiator=initiator, exporter=exporter
         )
 
-    def close_export(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
-    ) -> Change[tuple[InitiatorName, ...]]:
-        return self._ask(Privileged.close_export, parent=parent, zvol=zvol, initiator=initiator)
+    def grow_export(self, parent: DatasetName, zvol: ZvolName) -> None:
+        return self._ask(Privileged.grow_export, parent=parent, zvol=zvol)
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         return self._ask(Privileged.list_exports, parent=parent)

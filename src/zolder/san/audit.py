@@ -18,7 +18,9 @@ from zolder.wire import Request
 
 TAG: Final = "zolder-san"
 # What says which object a request is about; nothing else of its parameters is recorded.
-_OBJECT: Final = ("parent", "zvol", "snapshot", "source", "initiator", "volsize_bytes")
+_OBJECT: Final = (
+    "parent", "zvol", "snapshot", "source", "view_id", "initiator", "attachment", "volsize_bytes",
+)  # fmt: skip
 # A dataset's name has 255 at most.
 _LONGEST_TEXT: Final = 260
 

@@ -2,7 +2,7 @@
 
 ``serve`` is what a key's forced command runs, as the user zolder; ``helper`` is root's part of it; ``audit``
 shows what was asked. ``install``, ``authorize``, ``revoke`` and ``list`` are zolder.san.setup's, ``check`` is
-zolder.san.check's.
+zolder.san.check's, ``restore`` is zolder.san.restore's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zolder.san.asking import Asking, HelperLine
 from zolder.san.audit import recorder
 from zolder.san.channel import Channel
 from zolder.san.parents import Site
-from zolder.san.policy import CurrentPolicy, PolicyError
+from zolder.san.policies import CurrentPolicy, PolicyError
 from zolder.san.serve import refuse, serve
 from zolder.san.slots import take_channel
 
@@ -43,10 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "helper":
             return _help_root(options.socket)
         return _audit(options)
+    from zolder.san import restore_command as restore  # noqa: PLC0415
+
+    if words and words[0] == "restore":  # at boot the network waits for it
+        return restore.run(_parser(restore.add_parser).parse_args(words))
     from zolder.san.check import command as check  # noqa: PLC0415
     from zolder.san.setup import commands as setup  # noqa: PLC0415
 
-    options = _parser(setup.add_parsers, check.add_parser).parse_args(words)
+    options = _parser(setup.add_parsers, check.add_parser, restore.add_parser).parse_args(words)
     return check.run(options) if options.command == "check" else setup.run(options)
 
 
@@ -132,10 +136,14 @@ def _serve(identity: Identity) -> int:
 def _help_root(path: Path | None) -> int:
     # The agent has no use for any of this.
     from zolder.san.daemon import listen, run_daemon  # noqa: PLC0415
+    from zolder.san.locks import Locks  # noqa: PLC0415
+    from zolder.san.rootplaces import RootPlaces  # noqa: PLC0415
 
     try:
         account = find_account()
-        run_daemon(listen(path, account), account)
+        places = RootPlaces()
+        places.make_run()
+        run_daemon(listen(path, account), account, Locks(places.locks))
     except (BackendError, OSError) as err:
         print(f"zolder-san helper: {err}", file=sys.stderr)
         return 1

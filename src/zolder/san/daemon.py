@@ -61,12 +61,13 @@ def listen(path: Path | None, account: Account) -> socket.socket:
     return listening
 
 
-def run_daemon(listening: socket.socket, account: Account) -> NoReturn:
-    """Serve every connection in a process of its own, until a signal ends it."""
+def run_daemon(listening: socket.socket, account: Account, locks: Locks) -> NoReturn:
+    """Serve every connection in a process of its own, until a signal ends it.
+
+    :param locks: root's own, which a restore takes too.
+    """
     syslog.openlog(TAG, syslog.LOG_PID, syslog.LOG_DAEMON)
     libzfs.preload()
-    # A file without a name, whose locks all children share and nobody else can take.
-    locks = Locks(Path(f"/proc/self/fd/{os.memfd_create('zolder-helper-locks')}"))
     gc.collect()
     gc.freeze()  # what is there now stays shared with the children
     children = set[int]()

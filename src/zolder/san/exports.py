@@ -1,34 +1,38 @@
-"""Exports of one identity's zvols: which target, backstore and serial each has.
+"""The export that one zvol has or may have, whichever exporter it is with, and all that there are.
 
-The names are derived, never stored: the IQN from the identity's prefix and the zvol, the backstore from the
-whole dataset, the serial from the volume's id. A withdraw looks at every prefix of the policy, so an export
-is found again after the client's options have changed. The caller holds the zvol's lock.
+Names are derived, never stored: the target's from the identity's prefix and the zvol, the backstore's from
+the whole dataset, serial and UUID from the volume's id. A withdraw looks at every prefix of the policy, so an
+export is found again after the client's options have changed. The caller holds the zvol's lock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
-from zolder.errors import Busy
-from zolder.model import Change, Chap, Export
+from zolder.errors import Busy, InvalidRequest
+from zolder.model import Chap, Export, Route
 from zolder.names import (
     DatasetName,
+    ExporterName,
     InitiatorName,
-    Portal,
     TargetPrefix,
     VolumeId,
     ZvolName,
-    target_name,
-    unit_serial,
-    zvol_dataset,
+    unit_number,
 )
 from zolder.san.device import open_zvol
+from zolder.san.exporter import Exporter, Subject
 from zolder.san.lio import Lio
+from zolder.san.nvmet import Nvmet
 from zolder.san.policy import Policy
+from zolder.san.tgt import Tgt
 
 # A zvol's node comes some milliseconds after the zvol, seconds on a machine under load.
 DEVICE_SECONDS: Final = 20
-_LUN: Final = 0
+
+EXPORTERS: Final[dict[ExporterName, type[Exporter]]] = {kind.name: kind for kind in (Lio, Tgt, Nvmet)}
 
 
 class ZvolExport:
@@ -36,93 +40,108 @@ class ZvolExport:
 
     def __init__(self, policy: Policy, parent: DatasetName, zvol: ZvolName) -> None:
         """Name it; nothing is looked at yet."""
-        self._prefixes = policy.target_prefixes
+        self._policy = policy
+        self._parent = parent
         self._zvol = zvol
-        self._dataset = zvol_dataset(parent, zvol)
-        self._backstore = _backstore(parent, zvol)
-        self._lio = Lio()
 
     def ensure(
         self,
         volume_id: VolumeId,
         initiator: InitiatorName,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
+        route: Route,
         chap: Chap | None,
+        read_only: bool,
         seconds: float,
-    ) -> Change[Export]:
-        """Open it to an initiator beside those that reach it already.
+    ) -> bool:
+        """Open it to an initiator beside those that reach it already; return whether that changed anything.
 
         :param seconds: the longest wait for the zvol's device node.
         :raises AlreadyExists: a target of that name is somebody else's.
         :raises Busy: the device is claimed by somebody else.
         """
-        target = target_name(prefix, self._zvol)
-        with open_zvol(self._dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
-            changed = self._lio.ensure_export(
-                target,
-                backstore=self._backstore,
+        subject = self._subject(route.prefix)
+        with open_zvol(subject.dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
+            return EXPORTERS[route.exporter]().ensure_export(
+                subject,
                 device=device.path,
-                serial=unit_serial(volume_id),
-                portals=portals,
+                volume_id=volume_id,
+                portals=route.portals,
                 initiator=initiator,
                 chap=chap,
+                read_only=read_only,
             )
-        initiators = self._lio.initiators_of(target)
-        return Change(changed, Export(self._zvol, target, portals, _LUN, initiators))
 
-    def withdraw(self, initiator: InitiatorName) -> Change[tuple[InitiatorName, ...]]:
-        """Close it to one initiator; the target goes with the last.
+    def initiators(self, route: Route) -> tuple[InitiatorName, ...]:
+        """Return who may reach it over a route as its target stands."""
+        return EXPORTERS[route.exporter]().initiators_of(self._subject(route.prefix))
 
-        :raises Busy: a target that is not this identity's exports it still.
+    def grow(self, route: Route, *, seconds: float) -> None:
+        """Have its target show the zvol's present size.
+
+        :param seconds: the longest wait for the zvol's device node.
         """
-        changed, remaining = False, set[InitiatorName]()
-        for prefix in self._prefixes:
-            removed, left = self._lio.remove_initiator(
-                target_name(prefix, self._zvol), backstore=self._backstore, initiator=initiator
-            )
-            changed |= removed
-            remaining.update(left)
-        if not remaining:
-            self._require_closed()
-        return Change(changed, tuple(sorted(remaining)))
+        subject = self._subject(route.prefix)
+        with open_zvol(subject.dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
+            EXPORTERS[route.exporter]().grow_export(subject, device=device.path)
 
-    def withdraw_all(self) -> bool:
+    def withdraw(self, initiator: InitiatorName, exporter: ExporterName | None) -> bool:
+        """Close it to one initiator; the target goes with the last. Return whether it was open to that.
+
+        :param exporter: where it is open; None looks at every one.
+        """
+        closed = [
+            each.remove_initiator(self._subject(prefix), initiator)
+            for each in _those(exporter)
+            for prefix in self._policy.target_prefixes
+        ]
+        return any(closed)
+
+    def withdraw_all(self, exporter: ExporterName | None) -> bool:
         """Close it to everybody; return whether it was there at all.
 
+        :param exporter: where it is open; None looks at every one.
         :raises Busy: a target that is not this identity's exports it still.
         """
-        removed = [
-            self._lio.remove_export(target_name(prefix, self._zvol), backstore=self._backstore)
-            for prefix in self._prefixes
-        ]
-        self._require_closed()
-        return any(removed)
+        closed = []
+        for each in _those(exporter):
+            closed += [each.remove_export(self._subject(prefix)) for prefix in self._policy.target_prefixes]
+            if any(each.is_open(self._subject(prefix)) for prefix in self._policy.target_prefixes):
+                message = (
+                    f"{self._parent}/{self._zvol} is exported by a target of none of this identity's"
+                    " prefixes: was one taken out of this SAN's policy? Remove that target, or put the prefix"
+                    " back and ask again"
+                )
+                raise Busy(message, holders=[f"a target of {each.name}"])
+        return any(closed)
 
-    def _require_closed(self) -> None:
-        if self._lio.has_backstore(self._backstore):
-            message = (
-                f"{self._dataset} is exported by a target of none of this identity's prefixes: was one taken"
-                " out of this SAN's policy? Remove that target, or put the prefix back and ask again"
-            )
-            raise Busy(message, holders=[f"LIO backstore {self._backstore}"])
+    def _subject(self, prefix: TargetPrefix) -> Subject:
+        return Subject(self._parent, self._zvol, prefix)
 
 
 def list_exports(policy: Policy, parent: DatasetName) -> tuple[Export, ...]:
-    """Return the exports of a parent's zvols, sorted by zvol; the cost grows with all targets."""
-    found = []
-    lio = Lio()
-    for prefix in policy.target_prefixes:
-        for export in lio.list_exports(prefix):
-            # What others export under our prefix has no backstore named after a zvol of this parent.
-            ours = parent.replace("/", ":") + ":"
-            if export.backstore == ours + export.target.removeprefix(prefix):
-                zvol = ZvolName(export.backstore.removeprefix(ours))
-                found.append(Export(zvol, export.target, export.portals, _LUN, export.initiators))
-    return tuple(sorted(found, key=lambda export: export.zvol))
+    """Return the exports of a parent's zvols, sorted by zvol and target; the cost grows with all exports."""
+    # A set: one export is seen under each prefix that its target's name begins with.
+    found = set()
+    for each in _those(None):
+        for prefix in policy.target_prefixes:
+            for export in each.list_exports(prefix):
+                above, _, leaf = export.dataset.rpartition("/")
+                # A name that no request can say is not ours to tell of.
+                with suppress(InvalidRequest):
+                    if above == parent:
+                        found.add(
+                            Export(
+                                zvol=ZvolName(leaf),
+                                exporter=each.name,
+                                target=export.target,
+                                portals=export.portals,
+                                lun=unit_number(each.name),
+                                initiators=export.initiators,
+                            )
+                        )
+    return tuple(sorted(found, key=lambda export: (export.zvol, export.target)))
 
 
-def _backstore(parent: DatasetName, zvol: ZvolName) -> str:
-    """Return the name of a zvol's backstore: its dataset, whose names have no colon of their own."""
-    return zvol_dataset(parent, zvol).replace("/", ":")
+def _those(exporter: ExporterName | None) -> Iterable[Exporter]:
+    return [kind() for name, kind in EXPORTERS.items() if exporter in {None, name}]

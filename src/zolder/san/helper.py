@@ -17,14 +17,15 @@ from zolder.names import Identity
 from zolder.san.audit import format_line
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
-from zolder.san.policy import CurrentPolicy, Policy, PolicyError
+from zolder.san.policies import CurrentPolicy, PolicyError
+from zolder.san.policy import Policy
 from zolder.san.privileged import VERBS, Introduction, Privileged
 from zolder.san.root import Root
 from zolder.san.serve import Service, dispatch, parameters_of
 from zolder.wire import Request
 
 _PARAMETERS: Final = parameters_of(Privileged, VERBS)
-_CHANGES: Final = frozenset(("open_export", "close_export"))
+_CHANGES: Final = frozenset(("open_export", "close_export", "grow_export"))
 
 
 class Helper(Service):

@@ -40,10 +40,13 @@ def backstore_path(name: str) -> str:
     return f"core/iblock_{number}/{name}"
 
 
-def ensure_backstore(build: Build, name: str, *, device: Path, serial: str, linked: str | None) -> str:
+def ensure_backstore(
+    build: Build, name: str, *, device: Path, serial: str, linked: str | None, read_only: bool = False
+) -> str:
     """Have a backstore that is open on a device and carries a serial; return its path.
 
     :param linked: where the target's LUN links to already, if it does.
+    :param read_only: open the device for reading alone.
     :raises AlreadyExists: a backstore of that name is open on another device, or exported under another
         serial.
     :raises Busy: the device is claimed by somebody else.
@@ -54,7 +57,7 @@ def ensure_backstore(build: Build, name: str, *, device: Path, serial: str, link
     build.folder(_hba(path))
     build.folder(path)
     if tree.read(f"{path}/enable") != "1":
-        _open_device(build, path, device)
+        _open_device(build, path, device, read_only=read_only)
     elif (held := find_device(tree, path)) != device:
         message = f"backstore {path} is open on {held}, not on {device}"
         raise AlreadyExists(message, backstore=path)
@@ -104,8 +107,8 @@ def _hba(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _open_device(build: Build, path: str, device: Path) -> None:
-    build.tree.write(f"{path}/control", f"udev_path={device}")
+def _open_device(build: Build, path: str, device: Path, *, read_only: bool) -> None:
+    build.tree.write(f"{path}/control", f"udev_path={device},readonly={int(read_only)}")
     # For targetcli's eyes only: the kernel opens what the line above named.
     build.tree.write(f"{path}/udev_path", str(device))
     try:

@@ -1,4 +1,4 @@
-"""What ZFS says of a dataset, read in this process through libzfs, which any user may do.
+"""What ZFS says of a dataset, and what it is told to keep with it, through libzfs in this process.
 
 Speaks to the library and to nothing else; takes whole names built from checked parts. It uses the few
 functions that have not changed since OpenZFS 2.0, and no structure of theirs. Why not a channel program: the
@@ -9,30 +9,38 @@ Sources: libzfs.h, libzfs_dataset.c. One thread.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from zolder.errors import BackendError
+from zolder.san.lzc import ZfsError
 from zolder.san.nvlist import Nvpair
 
 VOLUME_MARK: Final = "zolder:volume"
 SNAPSHOT_MARK: Final = "zolder:snapshot"
+VIEW_MARK: Final = "zolder:view"
+EXPORT_RECORD: Final = "zolder:export"
 
 _LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
 # zfs_type_t: filesystem, snapshot, volume.
 _FILESYSTEM: Final = 1
 _ANY: Final = 1 | 2 | 4
 _NO_SUCH: Final = 2009  # EZFS_NOENT in libzfs.h
-_EACH_CHILD: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_EACH: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
-# Whose a dataset is; what kind it is and how large; what it needs and who needs it; the space below a parent.
+# Whose a dataset is and who is to reach it; what kind it is and how large; what it needs and who needs it;
+# the space below a parent.
 PROPERTIES: Final = (
     VOLUME_MARK,
     SNAPSHOT_MARK,
+    VIEW_MARK,
+    EXPORT_RECORD,
     "volsize",
     "refreservation",
     "origin",
@@ -73,7 +81,14 @@ class Libzfs:
             ("zfs_close", None, [pointer]),
             ("zfs_get_name", text, [pointer]),
             ("zfs_get_all_props", pointer, [pointer]),
-            ("zfs_iter_filesystems", ctypes.c_int, [pointer, _EACH_CHILD, pointer]),
+            ("zfs_iter_filesystems", ctypes.c_int, [pointer, _EACH, pointer]),
+            (
+                "zfs_iter_snapshots",
+                ctypes.c_int,
+                [pointer, ctypes.c_int, _EACH, pointer, ctypes.c_uint64, ctypes.c_uint64],
+            ),
+            ("zfs_prop_set", ctypes.c_int, [pointer, text, text]),
+            ("zfs_prop_inherit", ctypes.c_int, [pointer, text, ctypes.c_int]),
         ):
             function = getattr(self._lib, name)
             function.restype, function.argtypes = result, arguments
@@ -97,28 +112,62 @@ class Libzfs:
 
         :raises BackendError: ZFS cannot say, or knows of no such parent: that is no empty list.
         """
-        children: dict[str, Properties] = {}
+        return self._each_of(
+            parent, _FILESYSTEM, lambda found, note: self._lib.zfs_iter_filesystems(found, note, None)
+        )
+
+    def snapshots(self, zvol: str) -> dict[str, Properties]:
+        """Return all snapshots of a zvol, each as `read` would.
+
+        :raises BackendError: ZFS cannot say, or knows of no such zvol.
+        """
+        return self._each_of(
+            zvol, _ANY, lambda found, note: self._lib.zfs_iter_snapshots(found, 0, note, None, 0, 0)
+        )
+
+    def set_property(self, dataset: str, name: str, text: str | None) -> None:
+        """Give a dataset a user property of its own, or take it away; waits for the transaction group.
+
+        :raises ZfsError: the kernel refused it, or there is no such dataset.
+        """
+        with self._opened(dataset, _ANY) as found:
+            if not found:
+                raise ZfsError(errno.ENOENT, os.strerror(errno.ENOENT), dataset)
+            ctypes.set_errno(0)
+            if text is None:
+                failure = self._lib.zfs_prop_inherit(found, name.encode(), 0)
+            else:
+                failure = self._lib.zfs_prop_set(found, name.encode(), text.encode())
+            if failure:
+                # The library keeps its own number and leaves the kernel's in errno (zfs_setprop_error).
+                number = ctypes.get_errno() or errno.EIO
+                raise ZfsError(number, str(self._error(dataset)), dataset)
+
+    def _each_of(
+        self, dataset: str, kind: int, iterate: Callable[[int, object], int]
+    ) -> dict[str, Properties]:
+        each: dict[str, Properties] = {}
         faults: list[Exception] = []
 
-        def note(child: int, _: object) -> int:
+        def note(member: int, _: object) -> int:
             try:
-                name = self._lib.zfs_get_name(child).decode()
-                children[name] = self._properties(child)
+                name = self._lib.zfs_get_name(member).decode()
+                each[name] = self._properties(member)
             except Exception as err:  # noqa: BLE001 - ctypes would print it and go on
                 faults.append(err)
             finally:
-                self._lib.zfs_close(child)
+                self._lib.zfs_close(member)
             return len(faults)
 
-        with self._opened(parent, _FILESYSTEM) as found:
+        with self._opened(dataset, kind) as found:
             if not found:
-                raise self._error(parent)
-            failure = self._lib.zfs_iter_filesystems(found, _EACH_CHILD(note), None)
+                raise self._error(dataset)
+            failure = iterate(found, _EACH(note))
         if faults:
             raise faults[0]
         if failure:
-            raise self._error(parent)
-        return children
+            raise self._error(dataset)
+        return each
 
     @contextmanager
     def _opened(self, dataset: str, kinds: int) -> Iterator[int | None]:

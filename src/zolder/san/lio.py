@@ -2,27 +2,26 @@
 
 An export is a target with one TPG, one LUN on a block backstore of its own (zolder.san.iblock), its portals,
 and an ACL for each initiator with the LUN mapped into it (zolder.san.acl). It is built closed and enabled
-last, so nobody sees a half-made one; what a killed process left behind is adopted by the next
-``ensure_export`` and removed by ``remove_export``. Nothing is ever listed to find one export. A target of
-our name whose LUN is somebody else's is never touched. Not locked here: the caller holds a lock for the
-target. Sources: drivers/target/iscsi/iscsi_target_configfs.c and target_core_fabric_configfs.c in the Linux
-tree; RFC 7143 for the words.
+last, so nobody sees a half-made one. Nothing is ever listed to find one export. A target of our name whose
+LUN is somebody else's is never touched. Not locked here: the caller holds a lock for the zvol.
+Sources: drivers/target/iscsi/iscsi_target_configfs.c and target_core_fabric_configfs.c in the Linux tree;
+RFC 7143 for the words.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from zolder.errors import AlreadyExists, BackendError, InvalidRequest
 from zolder.model import Chap
-from zolder.names import InitiatorName, Portal
+from zolder.names import LIO, InitiatorName, Portal, TargetPrefix, VolumeId, target_name, unit_serial
 from zolder.san.acl import check_chap, ensure_acl, list_initiators, remove_acl
 from zolder.san.configfs import Build, ConfigFs
-from zolder.san.iblock import backstore_path, ensure_backstore, find_device, find_serial, remove_backstore
+from zolder.san.exporter import Exported, Exporter, Subject
+from zolder.san.iblock import backstore_path, ensure_backstore, remove_backstore
 from zolder.san.run import run
 
 TARGET_ROOT: Final = Path("/sys/kernel/config/target")
@@ -35,20 +34,10 @@ _FIRST_PAUSE_SECONDS: Final = 0.005
 _LONGEST_PAUSE_SECONDS: Final = 0.7
 
 
-@dataclass(frozen=True, slots=True)
-class LioExport:
-    """A target whose LUN is there, as the kernel has it now, whoever made it."""
-
-    target: str
-    backstore: str
-    device: Path | None
-    serial: str | None
-    initiators: tuple[InitiatorName, ...]
-    portals: tuple[Portal, ...]
-
-
-class Lio:
+class Lio(Exporter):
     """The kernel's iSCSI targets below one configfs folder."""
+
+    name = LIO
 
     def __init__(self, root: Path = TARGET_ROOT, *, tree: ConfigFs | None = None) -> None:
         """Speak to the LIO at ``root``; ``tree`` replaces the way there, for failure injection."""
@@ -56,36 +45,34 @@ class Lio:
 
     def ensure_export(
         self,
-        target: str,
+        subject: Subject,
         *,
-        backstore: str,
         device: Path,
-        serial: str,
+        volume_id: VolumeId,
         portals: tuple[Portal, ...],
         initiator: InitiatorName,
         chap: Chap | None,
+        read_only: bool,
     ) -> bool:
-        """Let an initiator reach a device through its target; return whether that changed anything.
-
-        Other initiators of the target stay as they are. What this call made is taken back if it fails.
-
-        :param device: the whole disk (``/dev/zdN``), held open by the caller until this returns, so that its
-            number cannot come to mean another zvol.
-        :param serial: the SCSI unit serial, from which LIO derives the NAA identifier too.
-        :param portals: where the target listens, exactly.
-        :param chap: what the initiator must show; an earlier secret of its is replaced.
-        :raises AlreadyExists: a target or a backstore of that name belongs to something else.
-        :raises Busy: the device is claimed by somebody else.
-        :raises InvalidRequest: the kernel cannot keep such CHAP credentials.
-        :raises BackendError: LIO is not loaded, or the kernel refuses a step.
-        """
+        """See ``Exporter``; LIO derives the NAA identifier from the serial."""
+        if initiator.is_nqn:
+            message = f"{initiator} is an NQN: iSCSI initiators have names of their own"
+            raise InvalidRequest(message)
         if chap:
             check_chap(chap)
         self._load()
+        target, backstore = _target(subject), _backstore(subject)
         linked = self._find_our_store(target, backstore)
         tpg = _tpg(target)
         with Build(self._tree) as build:
-            store = ensure_backstore(build, backstore, device=device, serial=serial, linked=linked)
+            store = ensure_backstore(
+                build,
+                backstore,
+                device=device,
+                serial=unit_serial(volume_id),
+                linked=linked,
+                read_only=read_only,
+            )
             build.folder(f"iscsi/{target}")
             build.folder(tpg)
             for attribute, value in _CLOSED:
@@ -93,73 +80,61 @@ class Lio:
             build.folder(f"{tpg}/lun/lun_0")
             if not linked:
                 build.link(f"{tpg}/lun/lun_0/{backstore}", store)
-            ensure_acl(build, tpg, initiator, chap)
+            ensure_acl(build, tpg, initiator, chap, read_only=read_only)
             self._ensure_portals(build, tpg, portals)
             build.attribute(f"{tpg}/enable", "1")
         return build.changed
 
-    def remove_initiator(
-        self, target: str, *, backstore: str, initiator: InitiatorName
-    ) -> tuple[bool, tuple[InitiatorName, ...]]:
-        """Close a target to one initiator and end its sessions; the last one takes the export along.
-
-        :return: whether that changed anything, and the initiators that may still log in.
-        :raises AlreadyExists: the target belongs to something else.
-        :raises BackendError: the kernel refuses a step.
-        """
-        self._find_our_store(target, backstore)
+    def remove_initiator(self, subject: Subject, initiator: InitiatorName) -> bool:
+        """See ``Exporter``."""
+        target = _target(subject)
+        self._find_our_store(target, _backstore(subject))
         changed = remove_acl(self._tree, _tpg(target), initiator)
-        remaining = self.initiators_of(target)
-        if not remaining:
-            changed |= self.remove_export(target, backstore=backstore)
-        return changed, remaining
+        if not self.initiators_of(subject):
+            changed |= self.remove_export(subject)
+        return changed
 
-    def remove_export(self, target: str, *, backstore: str) -> bool:
-        """Remove a target, whoever is logged in, and its backstore; return False where both are absent.
-
-        :raises AlreadyExists: the target belongs to something else.
-        :raises BackendError: the kernel refuses a step.
-        """
+    def remove_export(self, subject: Subject) -> bool:
+        """See ``Exporter``; its backstore goes along."""
+        target, backstore = _target(subject), _backstore(subject)
         linked = self._find_our_store(target, backstore)
         changed = self._remove_target(target)
         return remove_backstore(self._tree, backstore, linked=linked) or changed
 
-    def has_backstore(self, backstore: str) -> bool:
-        """Return whether a backstore of that name of ours is there."""
-        return self._tree.exists(backstore_path(backstore))
+    def initiators_of(self, subject: Subject) -> tuple[InitiatorName, ...]:
+        """See ``Exporter``."""
+        return list_initiators(self._tree, _tpg(_target(subject)))
 
-    def find_export(self, target: str) -> LioExport | None:
-        """Return what a target exports; None where it is absent or has no LUN yet.
+    def is_open(self, subject: Subject) -> bool:
+        """See ``Exporter``."""
+        return self._tree.exists(backstore_path(_backstore(subject)))
 
-        :raises BackendError: the tree cannot be read.
+    def grow_export(self, subject: Subject, *, device: Path) -> None:
+        """See ``Exporter``: nothing to do, for the kernel asks the device each time an initiator asks it."""
+
+    def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:
+        """See ``Exporter``."""
+        targets = (name for name in self._tree.folders("iscsi") if name.startswith(prefix))
+        found = (self._find_export(prefix, target) for target in targets)
+        return tuple(exported for exported in found if exported)
+
+    def _find_export(self, prefix: TargetPrefix, target: str) -> Exported | None:
+        """Return what a target exports; None where it has no LUN on a backstore of ours yet.
+
+        One of our name in another HBA, as targetcli restores it, is ours as well (`_find_our_store`).
         """
-        store = self._find_store(target)
-        if store is None:
+        hba, _, backstore = (self._find_store(target) or "").rpartition("/")
+        leaf = backstore.rpartition(":")[2]
+        if not hba.startswith("core/iblock_") or target != f"{prefix}{leaf}":
             return None
-        portals = (_portal(name) for name in self._tree.folders(f"{_tpg(target)}/np"))
-        return LioExport(
+        tpg = _tpg(target)
+        portals = (_portal(name) for name in self._tree.folders(f"{tpg}/np"))
+        return Exported(
             target=target,
-            backstore=PurePosixPath(store).name,
-            device=find_device(self._tree, store),
-            serial=find_serial(self._tree, store),
-            initiators=self.initiators_of(target),
+            dataset=backstore.replace(":", "/"),
+            initiators=list_initiators(self._tree, tpg),
             portals=tuple(portal for portal in portals if portal),
         )
-
-    def list_exports(self, prefix: str) -> tuple[LioExport, ...]:
-        """Return the exports whose target's name begins with ``prefix``, sorted; the cost grows with them.
-
-        :raises BackendError: the tree cannot be read.
-        """
-        targets = (name for name in self._tree.folders("iscsi") if name.startswith(prefix))
-        return tuple(export for target in targets if (export := self.find_export(target)))
-
-    def initiators_of(self, target: str) -> tuple[InitiatorName, ...]:
-        """Return who may log in to a target, sorted; none where it is absent.
-
-        :raises BackendError: the tree cannot be read.
-        """
-        return list_initiators(self._tree, _tpg(target))
 
     def _load(self) -> None:
         """Have LIO and its iSCSI side in the kernel."""
@@ -218,6 +193,15 @@ class Lio:
             tree.remove_folder(f"{tpg}/np/{portal}")
         changed = tree.remove_folder(tpg)
         return tree.remove_folder(f"iscsi/{target}") or changed
+
+
+def _target(subject: Subject) -> str:
+    return target_name(subject.prefix, subject.zvol)
+
+
+def _backstore(subject: Subject) -> str:
+    """Return the name of a zvol's backstore: its dataset, whose names have no colon of their own."""
+    return subject.dataset.replace("/", ":")
 
 
 def _tpg(target: str) -> str:

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
-from zolder.model import Change, Chap, Export
-from zolder.names import DatasetName, Identity, InitiatorName, Portal, TargetPrefix, ZvolName
+from zolder.model import Chap, Export
+from zolder.names import DatasetName, ExporterName, Identity, InitiatorName, ZvolName
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +36,36 @@ class Privileged(ABC):
 
     @abstractmethod
     def open_export(
-        self,
-        parent: DatasetName,
-        zvol: ZvolName,
-        initiator: InitiatorName,
-        *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
-        chap: Chap | None,
-    ) -> Change[Export]:
-        """Open a zvol that bears our mark to an initiator (see ``Storage.export_zvol``)."""
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None
+    ) -> bool:
+        """Open a zvol that bears our mark to an initiator, as the zvol's own record says (zolder.wish).
+
+        :return: whether anything was not yet so.
+        :raises NotPermitted: the record does not name that initiator, or a route beyond the policy.
+        :raises Error: as ``Storage.export_zvol``.
+        """
 
     @abstractmethod
     def close_export(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
-    ) -> Change[tuple[InitiatorName, ...]]:
-        """Close a zvol's own target to one initiator or to all (see ``Storage.withdraw_zvol``)."""
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName | None,
+        *,
+        exporter: ExporterName | None,
+    ) -> bool:
+        """Close a zvol's own target to one initiator or to all; return whether it was open.
+
+        :param exporter: where it is open; None looks at every one.
+        """
+
+    @abstractmethod
+    def grow_export(self, parent: DatasetName, zvol: ZvolName) -> None:
+        """Have a zvol's target show the zvol's present size, as the zvol's own record says."""
 
     @abstractmethod
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
-        """Return the exports of a parent's zvols, sorted by zvol."""
+        """Return the exports of a parent's zvols as they stand, sorted by zvol and target."""
 
 
 VERBS: Final = tuple(sorted(Privileged.__abstractmethods__))

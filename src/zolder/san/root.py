@@ -1,81 +1,129 @@
 """Root's part of one identity's requests, with checks of its own: the agent's word proves nothing here.
 
 What is exported is a zvol below a parent of the policy that bears our mark, found again by its device's own
-name; what is closed is a target that links to that zvol's own backstore. The policy's own check
+name, to initiators and over a route that its own record names; what is closed is a target that links to that
+zvol's own backstore. The policy's own check
 (zolder.san.serve) comes before each verb. Nothing that the agent's user can write is read: neither its
 folders nor its locks; two that meet at one target's name wait for each other here.
 """
 
 from __future__ import annotations
 
-from zolder.model import Change, Chap, Export
-from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, ZvolName, zvol_dataset
+from zolder.errors import NotFound, NotPermitted
+from zolder.model import Chap, Export
+from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.holders import holders_of
+from zolder.san.libzfs import Properties
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.parents import Site, require_active
 from zolder.san.policy import Policy
 from zolder.san.privileged import Privileged
-from zolder.san.zpool import require_zvol
+from zolder.san.records import exported_id, find_record
+from zolder.san.secrets import Secrets, note_supplied
 
 
 class Root(Privileged):
     """What root does for one operation, within one policy."""
 
     def __init__(
-        self, policy: Policy, operation: Operation, locks: Locks, *, site: Site | None = None
+        self,
+        policy: Policy,
+        operation: Operation,
+        locks: Locks,
+        *,
+        site: Site | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         """Act within ``policy``, which has been checked already.
 
         :param locks: root's own, which the agents cannot hold.
+        :param secrets: where those of the exports are kept.
         """
         self._policy = policy
         self._operation = operation
         self._locks = locks
         self._site = site or Site()
+        self._secrets = secrets or Secrets()
 
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         """See ``Privileged``."""
         return tuple(holders_of(zvol_dataset(parent, zvol), None))
 
     def open_export(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None
+    ) -> bool:
+        """See ``Privileged``."""
+        # A target's name is a prefix and this leaf, whatever parent the zvol is in.
+        with self._locks.hold(self._operation, zvol):
+            found, dataset = self._read(parent, zvol)
+            volume_id, is_view = exported_id(found, dataset)
+            wish = find_record(found, dataset)
+            grant = wish.find(initiator) if wish else None
+            if wish is None or grant is None or grant.chap != (chap is not None):
+                message = f"{dataset} has no record that {initiator} is to reach it so"
+                raise NotPermitted(message)
+            self._policy.check_route(wish.route)
+            if chap is not None:
+                self._secrets.put(parent, zvol, initiator, chap)
+            export = ZvolExport(self._policy, parent, zvol)
+            changed = export.ensure(
+                volume_id,
+                initiator,
+                route=wish.route,
+                chap=chap,
+                read_only=is_view,
+                seconds=self._operation.remaining_seconds,
+            )
+            # Left in where an agent was killed between its record and us, and nobody asked again.
+            for stranger in set(export.initiators(wish.route)) - set(wish.initiators):
+                changed |= export.withdraw(stranger, wish.route.exporter)
+            if chap is None:
+                self._secrets.remove(parent, zvol, initiator)
+            note_supplied(dataset, initiator)
+            return changed
+
+    def close_export(
         self,
         parent: DatasetName,
         zvol: ZvolName,
-        initiator: InitiatorName,
+        initiator: InitiatorName | None,
         *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
-        chap: Chap | None,
-    ) -> Change[Export]:
-        """See ``Privileged``."""
-        dataset = zvol_dataset(parent, zvol)
-        # A target's name is a prefix and this leaf, whatever parent the zvol is in.
-        with self._locks.hold(self._operation, zvol):
-            require_active(self._site, parent.zpool)
-            found = libzfs.library().read(dataset)
-            volume_id = require_zvol({} if found is None else {dataset: found}, dataset)
-            return ZvolExport(self._policy, parent, zvol).ensure(
-                volume_id,
-                initiator,
-                prefix=prefix,
-                portals=portals,
-                chap=chap,
-                seconds=self._operation.remaining_seconds,
-            )
-
-    def close_export(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
-    ) -> Change[tuple[InitiatorName, ...]]:
+        exporter: ExporterName | None,
+    ) -> bool:
         """See ``Privileged``; needs no zpool: a target is closed whatever became of its zvol."""
         export = ZvolExport(self._policy, parent, zvol)
         with self._locks.hold(self._operation, zvol):
             if initiator is None:
-                return Change(export.withdraw_all(), ())
-            return export.withdraw(initiator)
+                closed = export.withdraw_all(exporter)
+            else:
+                closed = export.withdraw(initiator, exporter)
+            self._secrets.remove(parent, zvol, initiator)
+            note_supplied(zvol_dataset(parent, zvol), initiator)
+            return closed
+
+    def grow_export(self, parent: DatasetName, zvol: ZvolName) -> None:
+        """See ``Privileged``."""
+        with self._locks.hold(self._operation, zvol):
+            found, dataset = self._read(parent, zvol)
+            exported_id(found, dataset)
+            wish = find_record(found, dataset)
+            if wish is not None and wish.grants:
+                self._policy.check_route(wish.route)
+                export = ZvolExport(self._policy, parent, zvol)
+                export.grow(wish.route, seconds=self._operation.remaining_seconds)
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Privileged``."""
         return list_exports(self._policy, parent)
+
+    def _read(self, parent: DatasetName, zvol: ZvolName) -> tuple[Properties, str]:
+        dataset = zvol_dataset(parent, zvol)
+        require_active(self._site, parent.zpool)
+        found = libzfs.library().read(dataset)
+        if found is None:
+            message = f"{dataset} does not exist"
+            raise NotFound(message)
+        return found, dataset

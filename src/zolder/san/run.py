@@ -35,15 +35,17 @@ class Finished:
         )
 
 
-def run(argv: Sequence[str]) -> Finished:
+def run(argv: Sequence[str], *, text: str | None = None) -> Finished:
     """Run a program to its end.
 
+    :param text: what it reads on standard input, which is empty where this is None.
     :raises BackendError: it cannot be started.
     """
     try:
         done = subprocess.run(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else None,
+            input=text,
             capture_output=True,
             env=_ENVIRONMENT,
             check=False,

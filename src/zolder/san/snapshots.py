@@ -14,7 +14,8 @@ from contextlib import ExitStack
 
 from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
-from zolder.names import zvol_dataset
+from zolder.names import SnapshotName, is_clone_origin, zvol_dataset
+from zolder.san import libzfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.zpool import Zpool, local, number, refuse_foreign
@@ -40,7 +41,7 @@ def take_snapshot(zpool: Zpool, name: str) -> bool:
     if found is None or local(found, SNAPSHOT_MARK, name) is None:
         message = f"{name} exists and was not made by Zolder"
         raise AlreadyExists(message)
-    if _is_deferred(found):
+    if is_deferred(found):
         message = f"{name} was deleted and still waits for its last clone to go"
         raise AlreadyExists(message)
     return False
@@ -56,7 +57,7 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
         return False
     if local(found, SNAPSHOT_MARK, name) is None:
         refuse_foreign(name)
-    if _is_deferred(found):
+    if is_deferred(found):
         return False
     _destroy(zpool, name)
     return True
@@ -71,7 +72,7 @@ def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None
     :raises NoSpace: a thick clone does not fit.
     """
     origin = str(wanted.origin)
-    if found is None or _is_deferred(found):
+    if found is None or is_deferred(found):
         zpool.prove()
         message = f"{origin} does not exist"
         raise NotFound(message)
@@ -99,6 +100,17 @@ def clone_zvol(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
     _destroy(zpool, origin)
 
 
+def list_snapshots(zvol: str) -> list[SnapshotName]:
+    """Return the snapshots of a zvol that clients asked for and have not deleted, sorted."""
+    return [
+        SnapshotName(name.partition("@")[2])
+        for name, found in sorted(libzfs.library().snapshots(zvol).items())
+        if local(found, SNAPSHOT_MARK, name) is not None
+        and not is_clone_origin(name)
+        and not is_deferred(found)
+    ]
+
+
 def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
     if wanted.volsize_bytes < volsize_bytes:
         message = f"a clone of {wanted.origin} needs at least {volsize_bytes} bytes"
@@ -122,7 +134,8 @@ def _destroy(zpool: Zpool, name: str) -> None:
         zpool.explain(err)
 
 
-def _is_deferred(found: Properties) -> bool:
+def is_deferred(found: Properties) -> bool:
+    """Say whether a snapshot is deleted to its clients and waits for its last clone to go."""
     return number(found, "defer_destroy") == 1
 
 

@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from zolder.api import Storage
-from zolder.errors import AlreadyExists, InvalidRequest, NotFound
-from zolder.model import Change, Chap, Export, PoolFigures, Zvol, ZvolSnapshot
+from zolder.errors import (
+    AlreadyExists,
+    InvalidRequest,
+)
+from zolder.model import Change, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
-    InitiatorName,
-    Portal,
     SnapshotName,
-    TargetPrefix,
     VolumeId,
     ZvolName,
     clone_origin,
@@ -28,22 +27,15 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.san import lzc
+from zolder.san.attachments import Attachments
+from zolder.san.exporting import ZfsExports
 from zolder.san.index import Index
-from zolder.san.locks import Locks
-from zolder.san.operation import Operation
-from zolder.san.parents import Site, recorded_guid
-from zolder.san.policy import Policy
-from zolder.san.privileged import Privileged
-from zolder.san.snapshots import clone_snapshot, clone_zvol, remove_snapshot, take_snapshot
-from zolder.san.zpool import (
-    Zpool,
-    number,
-    require_zvol,
-    text,
-    zvol_in,
-    zvols_in,
-)
-from zolder.san.zvols import create_zvol, destroy_zvol, get_zvol, owner_of, shape_zvol
+from zolder.san.libzfs import EXPORT_RECORD
+from zolder.san.parents import recorded_guid
+from zolder.san.secrets import count_missing
+from zolder.san.snapshots import clone_snapshot, clone_zvol, list_snapshots, remove_snapshot, take_snapshot
+from zolder.san.zpool import Zpool, local, number, require_zvol, text, zvol_in, zvols_in
+from zolder.san.zvols import create_zvol, destroy_zvol, look_at, owner_of, shape_zvol
 
 _VERSION: Final = Path("/sys/module/zfs/version")
 
@@ -57,21 +49,8 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(Storage):
+class ZfsStorage(ZfsExports):
     """What one operation of one identity may do on this SAN."""
-
-    def __init__(
-        self, policy: Policy, operation: Operation, privileged: Privileged, site: Site | None = None
-    ) -> None:
-        """Act for ``operation`` within ``policy``, which has been checked already.
-
-        :param privileged: does what the kernel lets root do alone.
-        """
-        self._operation = operation
-        self._privileged = privileged
-        self._site = site or Site()
-        self._locks = Locks(self._site.run / "locks")
-        self._policy = policy
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         """See ``Storage``; the first call for a parent is its set-up and records its guid."""
@@ -83,11 +62,12 @@ class ZfsStorage(Storage):
             used_bytes=number(found, "used"),
             provisioned_bytes=provisioned,
             zvol_count=count,
+            secrets_missing=count_missing(parent),
         )
 
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
         """See ``Storage``."""
-        return get_zvol(self._zpool(parent), zvol)
+        return look_at(self._zpool(parent), zvol)[0]
 
     def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:
         """See ``Storage``."""
@@ -141,13 +121,15 @@ class ZfsStorage(Storage):
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
         """See ``Storage``."""
         with self._changing(parent, zvol) as zpool:
-            found = get_zvol(zpool, zvol)
+            found, properties = look_at(zpool, zvol)
             if volsize_bytes < found.volsize_bytes:
                 message = f"{parent}/{zvol} has {found.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
             wanted = Zvol(parent, zvol, found.volume_id, volsize_bytes, found.sparse, found.origin)
             with self._counting(parent, zvol, volsize_bytes):
                 shape_zvol(zpool, found, wanted)
+            if local(properties, EXPORT_RECORD, zvol_dataset(parent, zvol)):
+                self._privileged.grow_export(parent, zvol)
         return Change(wanted != found, wanted)
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
@@ -157,8 +139,10 @@ class ZfsStorage(Storage):
             found = zpool.look(dataset)
             if found:
                 volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
-                self._privileged.close_export(parent, zvol, None)
-                destroy_zvol(zpool, zvol, self._operation)
+                close_all = Attachments(self._policy, zpool, zvol).close_all
+                if local(found[dataset], EXPORT_RECORD, dataset):
+                    close_all()
+                destroy_zvol(zpool, zvol, self._operation, release=close_all)
                 if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
                     remove_snapshot(zpool, origin)  # left where the clone was cut short
             self._index(parent).remove(zvol)
@@ -179,36 +163,14 @@ class ZfsStorage(Storage):
             changed = remove_snapshot(zpool, snapshot_dataset(parent, zvol, snapshot))
         return Change(changed, None)
 
-    def export_zvol(
-        self,
-        parent: DatasetName,
-        zvol: ZvolName,
-        initiator: InitiatorName,
-        *,
-        prefix: TargetPrefix,
-        portals: tuple[Portal, ...],
-        chap: Chap | None,
-    ) -> Change[Export]:
+    def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
         """See ``Storage``."""
-        with self._changing(parent, zvol) as zpool:
-            try:
-                return self._privileged.open_export(
-                    parent, zvol, initiator, prefix=prefix, portals=portals, chap=chap
-                )
-            except NotFound:
-                zpool.prove()  # root has looked, and does not know whether this is the right parent
-                raise
-
-    def withdraw_zvol(
-        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName | None
-    ) -> Change[tuple[InitiatorName, ...]]:
-        """See ``Storage``; needs no zpool: a target is closed whatever became of its zvol."""
-        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
-            return self._privileged.close_export(parent, zvol, initiator)
-
-    def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
-        """See ``Storage``."""
-        return self._privileged.list_exports(parent)
+        zpool = self._zpool(parent)
+        return tuple(
+            ZvolSnapshot(parent, zvol.name, snapshot)
+            for zvol in zvols_in(zpool.children(), parent)
+            for snapshot in list_snapshots(zvol_dataset(parent, zvol.name))
+        )
 
     def _complete_clone(self, zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
         """Finish what an earlier attempt at the same clone may have left undone."""
@@ -223,11 +185,6 @@ class ZfsStorage(Storage):
         shape_zvol(zpool, existing, wanted)
         if wanted.origin.endswith(f"@{clone_origin_leaf(wanted.volume_id)}"):
             remove_snapshot(zpool, wanted.origin)
-
-    @contextmanager
-    def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
-        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
-            yield self._zpool(parent)
 
     @contextmanager
     def _counting(self, parent: DatasetName, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
@@ -247,9 +204,6 @@ class ZfsStorage(Storage):
         return self._index(parent).sum(
             lambda: {zvol.name: zvol.volsize_bytes for zvol in self.list_zvols(parent)}
         )
-
-    def _zpool(self, parent: DatasetName) -> Zpool:
-        return Zpool(self._site, parent, self._privileged)
 
     def _index(self, parent: DatasetName) -> Index:
         return Index(self._site.run, parent, recorded_guid(self._site, parent))

@@ -172,9 +172,9 @@ def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
     return mark
 
 
-def find_mark(dataset: str, found: Properties) -> VolumeId | None:
-    """Return the volume that a dataset's own mark names; None where it bears none of ours."""
-    mark = local(found, VOLUME_MARK, dataset)
+def find_mark(dataset: str, found: Properties, name: str = VOLUME_MARK) -> VolumeId | None:
+    """Return the volume (or the snapshot) that a dataset's own mark names; None without one of ours."""
+    mark = local(found, name, dataset)
     if mark is None:
         return None
     try:

@@ -7,13 +7,14 @@ bear its own mark is never changed, and nothing is destroyed recursively.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
 from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
 from zolder.san import zfs
-from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK
+from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.zpool import (
@@ -27,18 +28,19 @@ from zolder.san.zpool import (
 BUSY_SECONDS: Final = 10
 
 
-def get_zvol(zpool: Zpool, zvol: ZvolName) -> Zvol:
-    """Return a zvol of ours.
+def look_at(zpool: Zpool, zvol: ZvolName) -> tuple[Zvol, Properties]:
+    """Return a zvol of ours, and all that was seen of it.
 
     :raises NotFound: it is proven absent.
     :raises NotPermitted: a dataset of that name lacks our mark.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    found = zvol_in(zpool.look(dataset), zpool.parent, zvol)
+    seen = zpool.look(dataset)
+    found = zvol_in(seen, zpool.parent, zvol)
     if found is None:
         message = f"{dataset} does not exist"
         raise NotFound(message)
-    return found
+    return found, seen[dataset]
 
 
 def owner_of(zpool: Zpool, zvol: ZvolName) -> VolumeId:
@@ -69,7 +71,7 @@ def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
             zpool.explain(err, needed_bytes=wanted.volsize_bytes)
     else:
         return True
-    existing = get_zvol(zpool, wanted.name)
+    existing, _ = look_at(zpool, wanted.name)
     if existing != wanted:
         message = (
             f"{dataset} exists: volume {existing.volume_id}, {existing.volsize_bytes} bytes; "
@@ -94,20 +96,28 @@ def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
         zpool.explain(err, needed_bytes=wanted.volsize_bytes - (0 if now.sparse else now.volsize_bytes))
 
 
-def destroy_zvol(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+def destroy_zvol(
+    zpool: Zpool, zvol: ZvolName, operation: Operation, *, release: Callable[[], object]
+) -> None:
     """Destroy a zvol that was found to be ours, waiting a bounded time for whoever holds it.
 
+    :param release: called once where it is held by no snapshot: takes away what we hold it with ourselves.
     :raises Busy: snapshots (at once) or a device's users (after the wait) hold it, and are named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
+    released = False
 
     def attempt() -> bool | None:
+        nonlocal released
         try:
             zpool.library.destroy(dataset)
         except ZfsError as err:
             if err.errno not in {errno.EBUSY, errno.EEXIST}:
                 zpool.explain(err)
             _clear_snapshots(zpool, zvol)
+            if not released:
+                release()
+                released = True
             return None
         return True
 

@@ -119,6 +119,10 @@ def check_folders(machine: Machine) -> Iterator[Finding]:
     agent = user(machine)
     for path in ("/var/lib/zolder", "/run/zolder"):
         yield from check_place(FOLDERS, machine, path, uid=agent.uid, gid=agent.gid, mode=0o700)
+    for path, mode in (("/var/lib/zolder-helper", 0o700), ("/run/zolder-helper", 0o755)):
+        # The helper's unit makes them when it starts.
+        if machine.find_status(path) is not None:
+            yield from check_place(FOLDERS, machine, path, uid=machine.root_uid, mode=mode)
     if machine.find_text("/etc/tmpfiles.d/zolder.conf") is None:
         message = "is not there: /run/zolder does not come back when this machine is restarted"
         yield FOLDERS.failure("/etc/tmpfiles.d/zolder.conf", message, INSTALL)

@@ -7,6 +7,7 @@ from typing import Final
 
 from zolder.san.check.accounts import check_account, check_folders
 from zolder.san.check.devices import check_holders, check_lvm, check_multipath, check_udev
+from zolder.san.check.exports import check_exports, check_restore
 from zolder.san.check.finding import Check, Finding, NotChecked
 from zolder.san.check.kernel import check_modules, check_versions
 from zolder.san.check.keys import check_keys
@@ -42,6 +43,8 @@ CHECKS: Final[dict[str, Callable[[Machine], Iterator[Finding]]]] = {
     "holders": check_holders,
     "targets": check_targets,
     "portals": check_portals,
+    "restore": check_restore,
+    "exports": check_exports,
     "clock": check_clock,
     "services": check_services,
     "memory": check_memory,

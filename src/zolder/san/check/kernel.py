@@ -13,6 +13,7 @@ from zolder.san.check.machine import Machine
 MODULES: Final = Check("modules")
 VERSIONS: Final = Check("versions")
 _TARGETS: Final = ("target_core_mod", "target_core_iblock", "iscsi_target_mod")
+_NVME: Final = "nvmet_tcp"
 _LOADED_AT_BOOT: Final = "/etc/modules-load.d/zolder.conf"
 _OLDEST: Final = (2, 1)
 _NEWEST: Final = (2, 4)
@@ -36,6 +37,10 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
         message = "is not there: LIO cannot be configured"
         remedy = "sudo mount -t configfs none /sys/kernel/config\nsudo modprobe target_core_mod"
         yield MODULES.failure("/sys/kernel/config/target", message, remedy)
+    if not _is_loaded(machine, _NVME):
+        yield MODULES.note(
+            _NVME, "is not loaded: nothing is exported over NVMe-oF", "sudo modprobe nvmet-tcp"
+        )
     at_boot = (machine.find_text(_LOADED_AT_BOOT) or "").split()
     if late := [name for name in _TARGETS if name not in at_boot]:
         message = f"does not list {', '.join(late)}: not loaded after a restart"

@@ -12,7 +12,8 @@ from zolder.names import DatasetName, Identity, Portal, TargetPrefix
 from zolder.san.check.accounts import check_place
 from zolder.san.check.finding import Check, Finding, NotChecked
 from zolder.san.check.machine import Machine
-from zolder.san.policy import Policy, PolicyError, load_policy
+from zolder.san.policies import PolicyError, load_policy
+from zolder.san.policy import Policy
 
 POLICY: Final = Check("policy")
 PATH: Final = "/etc/zolder/san.toml"

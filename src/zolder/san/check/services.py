@@ -15,7 +15,7 @@ SERVICES: Final = Check("services")
 SOCKET: Final = "/run/zolder-helper.socket"
 _SERVICE: Final = "zolder-helper.service"
 _IMPORTS: Final = ("zfs-import-cache.service", "zfs-import-scan.service")
-_ENABLED: Final = frozenset({"enabled", "enabled-runtime", "static", "alias"})
+ENABLED: Final = frozenset({"enabled", "enabled-runtime", "static", "alias"})
 _UNIT_FIELDS: Final = ("LoadState", "ActiveState", "UnitFileState", "ExecMainStartTimestamp")
 
 
@@ -51,7 +51,7 @@ def check_helper(machine: Machine) -> Iterator[Finding]:
         message = f"is {socket.get('ActiveState')}: no volume can be exported or looked up"
         remedy = "sudo systemctl enable --now zolder-helper.socket"
         yield HELPER.failure("zolder-helper.socket", message, remedy)
-    elif socket.get("UnitFileState") not in _ENABLED:
+    elif socket.get("UnitFileState") not in ENABLED:
         message = "does not come back when this machine is restarted"
         yield HELPER.failure("zolder-helper.socket", message, "sudo systemctl enable zolder-helper.socket")
     if service.get("ActiveState") == "failed":
@@ -83,7 +83,7 @@ def _check_age(machine: Machine, service: Mapping[str, str]) -> Iterator[Finding
 def check_services(machine: Machine) -> Iterator[Finding]:
     """Look at what brings zpools back after a restart, and at what tells of failing devices."""
     units = {name: find_unit(machine, name) for name in (*_IMPORTS, "zfs-zed.service")}
-    enabled = [name for name in _IMPORTS if (units[name] or {}).get("UnitFileState") in _ENABLED]
+    enabled = [name for name in _IMPORTS if (units[name] or {}).get("UnitFileState") in ENABLED]
     if enabled:
         yield SERVICES.ok("import", f"zpools are imported at boot by {', '.join(enabled)}")
     else:

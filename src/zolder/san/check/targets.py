@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from zolder.names import Portal
+from zolder.names import Portal, TargetPrefix
 from zolder.san.check.finding import Check, Finding, NotChecked
 from zolder.san.check.machine import Machine
 from zolder.san.check.policies import portals, prefixes
@@ -22,6 +22,8 @@ _ISCSI: Final = "/sys/kernel/config/target/iscsi"
 # Each of these lets in whom no ACL names: to the LUN, or to the list of all targets.
 _OPEN: Final = ("generate_node_acls", "demo_mode_discovery")
 _RESTORERS: Final = ("rtslib-fb-targetctl.service", "target.service")
+# Debian's, and rtslib's own.
+_SAVED: Final = ("/etc/rtslib-fb-target/saveconfig.json", "/etc/target/saveconfig.json")
 _LISTENING: Final = "0A"
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]", re.ASCII)
 
@@ -44,8 +46,31 @@ def check_targets(machine: Machine) -> Iterator[Finding]:
     for name in _RESTORERS:
         unit = find_unit(machine, name)
         if unit is not None and unit.get("UnitFileState") == "enabled":
-            message = "is enabled: it saves and restores the targets that Zolder makes, stale ones too"
+            saved = _count_saved(machine, ours)
+            message = (
+                f"is enabled, and {saved} targets of ours are in its files: at boot it restores them as they"
+                " were then, and 'zolder-san restore' takes them for stale"
+                if saved
+                else "is enabled: it saves and restores the targets that Zolder makes, stale ones too"
+            )
             yield TARGETS.warning(name, message, f"sudo systemctl disable {name}")
+
+
+def _count_saved(machine: Machine, ours: list[TargetPrefix]) -> int:
+    """Return how many targets under our prefixes rtslib would restore.
+
+    :raises NotChecked: its file cannot be understood.
+    """
+    found = set()
+    for path in _SAVED:
+        text = machine.find_text(path)
+        try:
+            names = [str(target["wwn"]) for target in json.loads(text)["targets"]] if text else []
+        except (ValueError, LookupError, TypeError) as err:
+            message = f"{path} is not as rtslib writes it"
+            raise NotChecked(message) from err
+        found |= {name for name in names if name.startswith(tuple(ours))}
+    return len(found)
 
 
 def check_portals(machine: Machine) -> Iterator[Finding]:

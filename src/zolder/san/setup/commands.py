@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from zolder.errors import BackendError, InvalidRequest
 from zolder.names import DatasetName, Identity, Name, TargetPrefix
-from zolder.san.policy import ROLES, PolicyError
+from zolder.san.policies import PolicyError
+from zolder.san.policy import ROLES
 from zolder.san.setup import listing
 from zolder.san.setup.authorize import Wish, authorize_steps
 from zolder.san.setup.host import Host, SetupError, running_executable

@@ -21,7 +21,8 @@ from zolder.san.setup.tree import HEADING, File, Folder
 NO_SYSTEMD: Final = (
     "This machine does not run systemd: have its own service manager run "
     "'zolder-san helper --socket /run/zolder-helper.socket' as root (docs/security.md), and have sshd read "
-    "its files again."
+    "its files again. At boot, have it run 'zolder-san restore --shut-only' before the network is up and "
+    "'zolder-san restore' once the zpools are imported."
 )
 
 
@@ -67,23 +68,28 @@ def _kernel_steps(host: Host, parents: Iterable[DatasetName]) -> list[Step]:
 
 
 def _load_modules(host: Host) -> list[Argv]:
-    built_in = host.read(f"lib/modules/{os.uname().release}/modules.builtin")
+    folder = f"lib/modules/{os.uname().release}"
+    built_in = host.read(f"{folder}/modules.builtin")
+    loadable = host.read(f"{folder}/modules.dep")
+    more = [name for name in texts.MORE_MODULES if loadable and f"/{name}.ko" in loadable.text]
     absent = [
         module
-        for module in texts.MODULES
-        if not host.path(f"sys/module/{module}").is_dir()
+        for module in (*texts.MODULES, *more)
+        if not host.path(f"sys/module/{module.replace('-', '_')}").is_dir()
         and not (built_in and f"/{module}.ko\n" in built_in.text)
     ]
     return [["modprobe", "--all", *absent]] if absent else []
 
 
 def _helper_steps(host: Host) -> list[Step]:
-    """Return the steps for the root helper; without systemd it is somebody else's to run."""
+    """Return the steps for what root runs; without systemd it is somebody else's to run."""
     version = File(host, texts.VERSION_FILE, f"{HEADING}\n{__version__}\n")
     if not host.has_systemd:
         return [version]
     socket = File(host, units.SOCKET_FILE, units.SOCKET_UNIT)
     service = File(host, units.SERVICE_FILE, units.service_unit(host.executable))
+    portals = File(host, units.PORTALS_FILE, units.portals_unit(host.executable))
+    restore = File(host, units.RESTORE_FILE, units.restore_unit(host.executable))
     # A socket is bound anew only while its service does not run; stopping the socket stops that, too.
     unbind = Commands(
         host, lambda: [["systemctl", "stop", units.SOCKET]] if socket.changing and _is_active(host) else []
@@ -91,10 +97,14 @@ def _helper_steps(host: Host) -> list[Step]:
     return [
         socket,
         service,
+        portals,
+        restore,
         version,
-        After(host, ["systemctl", "daemon-reload"], [socket, service]),
+        After(host, ["systemctl", "daemon-reload"], [socket, service, portals, restore]),
         unbind,
         Commands(host, lambda: _enable(host, stopped=unbind.changing)),
+        # For the next boot: what is exported now is left alone.
+        Commands(host, lambda: _enable_for_boot(host)),
         After(host, ["systemctl", "try-restart", units.SERVICE], [service, version]),
     ]
 
@@ -107,3 +117,8 @@ def _enable(host: Host, *, stopped: bool) -> list[Argv]:
     link = host.path(units.ENABLED_LINK)
     done = link.is_symlink() and not stopped and _is_active(host)
     return [] if done else [["systemctl", "enable", "--now", units.SOCKET]]
+
+
+def _enable_for_boot(host: Host) -> list[Argv]:
+    absent = [unit for unit, link in units.BOOT_LINKS.items() if not host.path(link).is_symlink()]
+    return [["systemctl", "enable", *absent]] if absent else []

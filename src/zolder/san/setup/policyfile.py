@@ -15,8 +15,9 @@ from typing import Any
 
 from zolder.errors import InvalidRequest
 from zolder.names import Identity
-from zolder.san.policy import Policy, load_policy
-from zolder.san.policy import PolicyError as PolicyError  # noqa: PLC0414 - what callers here catch
+from zolder.san.policies import PolicyError as PolicyError  # noqa: PLC0414 - what callers here catch
+from zolder.san.policies import load_policy
+from zolder.san.policy import Policy
 from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.texts import POLICY_FILE
 from zolder.san.setup.tree import require_roots

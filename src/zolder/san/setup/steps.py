@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from zolder.errors import BackendError
-from zolder.san.policy import PolicyError
+from zolder.san.policies import PolicyError
 from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.writing import replace_file
 

@@ -24,6 +24,8 @@ STATE_FOLDER: Final = "var/lib/zolder"
 RUN_FOLDER: Final = "run/zolder"
 
 MODULES: Final = ("target_core_mod", "target_core_iblock", "iscsi_target_mod")
+# A kernel without these exports over iSCSI alone; systemd-modules-load passes over what is not there.
+MORE_MODULES: Final = ("nvmet", "nvmet-tcp")
 
 POLICY: Final = """\
 # What each identity may do on this SAN: root's, and nobody else may write it.
@@ -51,7 +53,9 @@ d /{RUN_FOLDER} 0700 {USER} {USER} -
 d /{STATE_FOLDER} 0700 {USER} {USER} -
 """
 
-MODULES_LOAD: Final = "\n".join((f"{HEADING}: the kernel's iSCSI target.", *MODULES, ""))
+MODULES_LOAD: Final = "\n".join(
+    (f"{HEADING}: the kernel's iSCSI and NVMe targets.", *MODULES, *MORE_MODULES, "")
+)
 
 # All may stand behind Match (sshd_config(5)); MaxStartups, UsePAM and PermitUserEnvironment may not. Keys
 # that an AuthorizedKeysCommand or a certificate authority vouches for have no forced command: none is let in.

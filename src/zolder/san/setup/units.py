@@ -1,4 +1,7 @@
-"""systemd's units of the root helper. They depend on where zolder-san lies and on nothing else. No I/O."""
+"""systemd's units: the root helper's, and those that bring exports back at boot. No I/O.
+
+They depend on where zolder-san lies and on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,16 @@ SOCKET: Final = "zolder-helper.socket"
 SERVICE: Final = "zolder-helper.service"
 SOCKET_FILE: Final = f"etc/systemd/system/{SOCKET}"
 SERVICE_FILE: Final = f"etc/systemd/system/{SERVICE}"
+PORTALS: Final = "zolder-portals.service"
+RESTORE: Final = "zolder-restore.service"
+PORTALS_FILE: Final = f"etc/systemd/system/{PORTALS}"
+RESTORE_FILE: Final = f"etc/systemd/system/{RESTORE}"
 # What `systemctl enable` makes of WantedBy.
 ENABLED_LINK: Final = f"etc/systemd/system/sockets.target.wants/{SOCKET}"
+BOOT_LINKS: Final = {
+    PORTALS: f"etc/systemd/system/sysinit.target.wants/{PORTALS}",
+    RESTORE: f"etc/systemd/system/multi-user.target.wants/{RESTORE}",
+}
 
 SOCKET_UNIT: Final = f"""\
 {HEADING}: where the agents reach the root helper.
@@ -54,6 +65,13 @@ OOMPolicy=continue
 LimitCORE=0
 UMask=0077
 KeyringMode=private
+# CHAP secrets, which root alone reads; its locks, and the list of exports whose secrets are missing, which
+# every agent reads. Both stay when the service stops.
+StateDirectory=zolder-helper
+StateDirectoryMode=0700
+RuntimeDirectory=zolder-helper
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
 # Room for TasksMax connections at once, and an end of it before the machine's own.
 MemoryMax=2G
 TasksMax=512
@@ -91,6 +109,93 @@ DeviceAllow=block-zvol rw
 # ProtectKernelTunables: targets are made in /sys/kernel/config, which it makes read-only.
 # PrivateDevices: it hides /dev/zfs and the zvols. DevicePolicy above lets these through, and no others.
 """
+
+
+_CONFINED: Final = """\
+RuntimeDirectory=zolder-helper
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+DevicePolicy=closed
+"""
+
+_PORTALS_UNIT: Final = f"""\
+{HEADING}: no initiator comes in before all exports stand. See docs/operations.md of Zolder.
+[Unit]
+Description=Zolder: shut the portals until exports are restored
+DefaultDependencies=no
+After=local-fs.target nftables.service
+Before=network-pre.target tgt.service rtslib-fb-targetctl.service shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=EXECUTABLE restore --shut-only
+# nft's table.
+CapabilityBoundingSet=CAP_NET_ADMIN
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+{_CONFINED}\
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+_RESTORE_UNIT: Final = f"""\
+{HEADING}: exports come back as the zvols say. See docs/operations.md of Zolder.
+[Unit]
+Description=Zolder: restore exports
+After={PORTALS} zfs-import.target zfs-volumes.target zfs.target systemd-modules-load.service
+After=network.target tgt.service rtslib-fb-targetctl.service {SOCKET}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=EXECUTABLE restore
+# It may wait for secrets, and many exports take their time.
+TimeoutStartSec=infinity
+# CHAP secrets pass through it: they never lie in a core file.
+LimitCORE=0
+UMask=0077
+KeyringMode=private
+StateDirectory=zolder-helper
+StateDirectoryMode=0700
+# As the helper, and CAP_NET_ADMIN for nft's table.
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_NET_ADMIN
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+DeviceAllow=/dev/zfs rw
+DeviceAllow=block-zvol rw
+{_CONFINED}\
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def portals_unit(executable: str) -> str:
+    """Return the service that shuts the portals early at boot."""
+    return _PORTALS_UNIT.replace("EXECUTABLE", executable)
+
+
+def restore_unit(executable: str) -> str:
+    """Return the service that restores exports at boot."""
+    return _RESTORE_UNIT.replace("EXECUTABLE", executable)
 
 
 def service_unit(executable: str) -> str:

@@ -1,0 +1,168 @@
+"""The part of the storage contract that opens and closes: exports of zvols, and of snapshots' views.
+
+Implements its verbs of zolder.api.Storage for one operation of one identity, each under its zvol's lock, from
+steps in zolder.san.attachments and views. Takes checked names only, which the policy has allowed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zolder.api import Storage
+from zolder.errors import ConnectionLost, DeadlineExceeded, Error, PoolSuspended, PoolUnavailable
+from zolder.model import Access, Change, Chap, Export, Refusal, Route
+from zolder.names import (
+    AttachmentId,
+    DatasetName,
+    InitiatorName,
+    SnapshotName,
+    VolumeId,
+    ZvolName,
+    snapshot_dataset,
+    view_name,
+    zvol_dataset,
+)
+from zolder.san.attachments import Attachments
+from zolder.san.locks import Locks
+from zolder.san.operation import Operation
+from zolder.san.parents import Site
+from zolder.san.policy import Policy
+from zolder.san.privileged import Privileged
+from zolder.san.records import accesses_in
+from zolder.san.views import ensure_view, remove_view
+from zolder.san.zpool import Zpool
+
+
+class ZfsExports(Storage):
+    """What one operation may do about this SAN's exports; zolder.san.storage adds the rest."""
+
+    def __init__(
+        self, policy: Policy, operation: Operation, privileged: Privileged, site: Site | None = None
+    ) -> None:
+        """Act for ``operation`` within ``policy``, which has been checked already.
+
+        :param privileged: does what the kernel lets root do alone.
+        """
+        self._operation = operation
+        self._privileged = privileged
+        self._site = site or Site()
+        self._locks = Locks(self._site.run / "locks")
+        self._policy = policy
+
+    def export_zvol(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName,
+        *,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        """See ``Storage``."""
+        with self._changing(parent, zvol) as zpool:
+            access = Access(zvol, initiator, attachment, chap)
+            return Attachments(self._policy, zpool, zvol).open(access, route)
+
+    def ensure_exports(
+        self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
+    ) -> Change[tuple[Refusal, ...]]:
+        """See ``Storage``; each zvol is locked by itself, so others may go on meanwhile."""
+        changed, refused = False, []
+        for access in wanted:
+            try:
+                changed |= self.export_zvol(
+                    parent,
+                    access.zvol,
+                    access.initiator,
+                    route=route,
+                    attachment=access.attachment,
+                    chap=access.chap,
+                ).changed
+            except (ConnectionLost, DeadlineExceeded):
+                raise
+            except Error as err:
+                refused.append(Refusal(access.zvol, access.initiator, err.code, err.message))
+        return Change(changed, tuple(refused))
+
+    def withdraw_zvol(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
+    ) -> Change[tuple[InitiatorName, ...]]:
+        """See ``Storage``; while the zpool is away only everybody at once can be shut out, and is."""
+        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
+            try:
+                zpool = self._zpool(parent)
+            except (PoolUnavailable, PoolSuspended):
+                if initiator is None:
+                    self._privileged.close_export(parent, zvol, None, exporter=None)
+                raise
+            attachments = Attachments(self._policy, zpool, zvol)
+            if initiator is None:
+                return attachments.close_all()
+            return attachments.close(Access(zvol, initiator, attachment))
+
+    def export_snapshot(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        snapshot: SnapshotName,
+        initiator: InitiatorName,
+        *,
+        view_id: VolumeId,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        """See ``Storage``."""
+        view = view_name(view_id)
+        origin = snapshot_dataset(parent, zvol, snapshot)
+        with self._changing(parent, view) as zpool, ensure_view(zpool, view_id, origin):
+            access = Access(view, initiator, attachment, chap)
+            return Attachments(self._policy, zpool, view, is_view=True).open(access, route)
+
+    def withdraw_snapshot(
+        self,
+        parent: DatasetName,
+        view_id: VolumeId,
+        initiator: InitiatorName | None,
+        *,
+        attachment: AttachmentId | None,
+    ) -> Change[tuple[InitiatorName, ...]]:
+        """See ``Storage``."""
+        view = view_name(view_id)
+        with self._changing(parent, view) as zpool:
+            attachments = Attachments(self._policy, zpool, view, is_view=True)
+            if initiator is None:
+                closed = attachments.close_all()
+            else:
+                closed = attachments.close(Access(view, initiator, attachment))
+            gone = not closed.value and remove_view(
+                zpool, view_id, self._operation, release=attachments.close_all
+            )
+        return Change(closed.changed or gone, closed.value)
+
+    def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
+        """See ``Storage``."""
+        return self._privileged.list_exports(parent)
+
+    def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
+        """See ``Storage``."""
+        return tuple(
+            access
+            for dataset, found in sorted(self._zpool(parent).children().items())
+            for access in accesses_in(dataset, found)
+        )
+
+    @contextmanager
+    def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
+        with self._locks.hold(self._operation, zvol_dataset(parent, zvol)):
+            yield self._zpool(parent)
+
+    def _zpool(self, parent: DatasetName) -> Zpool:
+        return Zpool(self._site, parent, self._privileged)

@@ -1,0 +1,347 @@
+"""iSCSI targets by the daemon tgtd: one target a zvol, closed but for its initiators.
+
+Its number follows from the zvol's name, its record (zolder.san.tgtrecord) tells the rest: no other target
+is looked at. A tgtd that was restarted has forgotten all; `ensure_export` makes it again. Weaker than LIO,
+by what tgtd is: portals serve all targets; of a target's CHAP accounts any will do for any of its initiators,
+so each needs a user of its own; a login begun before its initiator was shut out can be finished behind that
+while the target stands; LUNs that others add to a target of ours go with it; tgtd keeps no device for itself;
+discards are offered only where a zvol can write zeroes (in OpenZFS 2.3 none can). Not locked: see Exporter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Final
+
+from zolder.errors import AlreadyExists, BackendError, Error, InvalidRequest
+from zolder.model import Chap
+from zolder.names import ExporterName, InitiatorName, Portal, TargetPrefix, VolumeId, target_name, unit_serial
+from zolder.san.exporter import Exported, Exporter, Subject
+from zolder.san.tgtd import Answer, Mode, Op, Request, Tgtd, TgtdAbsent
+from zolder.san.tgtportals import ensure_portals, list_portals
+from zolder.san.tgtrecord import Login, Progress, Record
+from zolder.san.tgttarget import TgtTarget
+
+LOG = logging.getLogger(__name__)
+
+# tgtd keeps an int, and puts it into the upper half of an 8-byte NAA identifier whose first 4 bits say what
+# it is: so 28 bits. Initiators take the 16-byte one beside it (update_vpd_83() in usr/spc.c).
+_TID_BITS: Final = 28
+_TIDS_OF_ONE: Final = 2
+# Ours by its form alone: tgtd tells of no account whose it is.
+_OUR_USER = re.compile(r"zolder-[0-9a-f]{16}", re.ASCII)
+# ISCSI_NAME_LEN less its NUL: tgtd cuts off the rest of a secret (usr/iscsi/chap.c).
+_LONGEST_SECRET_BYTES: Final = 223
+
+_TARGET = re.compile(r"^Target (\d+): (.+)$", re.MULTILINE)
+# What tgtd shows of a target as it makes it: its controller, and nobody who may log in.
+_UNTOUCHED = re.compile(r"(?!.*LUN: [1-9]).*ACL information:\s*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A target of ours; without a record its making ended behind the first step."""
+
+    target: TgtTarget
+    record: Record | None
+
+
+class Tgt(Exporter):
+    """The targets of one tgtd."""
+
+    name: ClassVar[ExporterName] = ExporterName("tgt")
+
+    def __init__(self, tgtd: Tgtd | None = None, *, block_devices: Path = Path("/sys/block")) -> None:
+        """Speak to a tgtd, which need not run yet."""
+        self._tgtd = tgtd or Tgtd()
+        self._block_devices = block_devices
+
+    def ensure_export(
+        self,
+        subject: Subject,
+        *,
+        device: Path,
+        volume_id: VolumeId,
+        portals: tuple[Portal, ...],
+        initiator: InitiatorName,
+        chap: Chap | None,
+        read_only: bool,
+    ) -> bool:
+        """Let an initiator reach a device; see Exporter. Its CHAP user is ``zolder-`` and 16 hex digits."""
+        _check(initiator, chap)
+        name = target_name(subject.prefix, subject.zvol)
+        login = Login.of(name, initiator, chap)
+        wanted = Record(
+            Progress.BARE, name, subject.dataset, device, unit_serial(volume_id), read_only, (login,)
+        )
+        found = self._find(subject)
+        if found and found.record:
+            _require_agreement(found.record, wanted)
+        listening = ensure_portals(self._tgtd, portals)
+        if (
+            found
+            and found.record
+            and found.record.progress is Progress.WHOLE
+            and login in found.record.logins
+        ):
+            return listening
+        with ExitStack() as undo:
+            target = found.target if found else self._create(wanted)
+            if found is None or found.record is None:
+                undo.callback(_log_failure, lambda: _remove(_Found(target, wanted)))
+                record = replace(wanted, logins=())
+            else:
+                record = self._prepare(found.target, found.record, login, undo)
+            self._let_in(target, record, login, chap, wanted)
+            undo.pop_all()
+        return True
+
+    def remove_initiator(self, subject: Subject, initiator: InitiatorName) -> bool:
+        """Shut an initiator out and end its sessions; see Exporter."""
+        found = self._find_standing(subject)
+        if found is None:
+            return False
+        if found.record is None or not found.record.without(initiator).logins:
+            _remove(found)
+            return True
+        if found.record.login_of(initiator) is None:
+            return False
+        _shut_out(found.target, found.record, initiator)
+        return True
+
+    def remove_export(self, subject: Subject) -> bool:
+        """Remove an export, whoever is logged in; see Exporter."""
+        found = self._find_standing(subject)
+        if found is None:
+            return False
+        _remove(found)
+        return True
+
+    def initiators_of(self, subject: Subject) -> tuple[InitiatorName, ...]:
+        """Return who may reach it, sorted, and who is just being let in or shut out."""
+        found = self._find_standing(subject)
+        return found.record.initiators if found and found.record else ()
+
+    def is_open(self, subject: Subject) -> bool:
+        """Say whether tgtd has the zvol open under our names; its numbers know of any prefix."""
+        records = (target.read() for target in self._targets_of(subject.dataset))
+        with suppress(TgtdAbsent):
+            return any(isinstance(record, Record) and record.dataset == subject.dataset for record in records)
+        return False
+
+    def grow_export(self, subject: Subject, *, device: Path) -> None:
+        """Have the export show its device's present size.
+
+        tgtd reads the size as it opens a LUN, so the LUN is made anew. Meanwhile the target is offline and
+        its connections are closed. An initiator logs in again (open-iscsi: every 2 s, until its
+        replacement_timeout), sends its I/O anew, and then sees the size by itself.
+        """
+        found = self._find(subject)
+        if found is None or found.record is None:
+            return
+        whole = found.record.progress is Progress.WHOLE
+        record = replace(found.record, progress=Progress.BARE, device=device)
+        found.target.write(record)
+        found.target.make_lun(record)
+        _finish(found.target, record, rebind=not whole)
+
+    def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:
+        """Return the exports of ours whose names begin with a prefix, sorted; the cost grows with them."""
+        exports: list[Exported] = []
+        with suppress(TgtdAbsent):
+            exports = self._list(prefix)
+        return tuple(sorted(exports, key=lambda export: export.target))
+
+    def _list(self, prefix: TargetPrefix) -> list[Exported]:
+        listening = list_portals(self._tgtd)
+        exports = []
+        for tid, name in _TARGET.findall(self._show_all()):
+            record = self._target(int(tid)).read() if name.startswith(prefix) else None
+            if isinstance(record, Record) and record.target == name:
+                exports.append(Exported(name, record.dataset, record.initiators, listening))
+        return exports
+
+    def _target(self, tid: int) -> TgtTarget:
+        return TgtTarget(self._tgtd, tid, self._block_devices)
+
+    def _targets_of(self, dataset: str) -> Iterator[TgtTarget]:
+        """Yield the places that a zvol's target may have; only by chance has another one the first."""
+        return (self._target(tid) for tid in _tids(dataset))
+
+    def _show_all(self) -> str:
+        return self._tgtd.ask(Request(Mode.TARGET, Op.SHOW, -1)).text
+
+    def _find_standing(self, subject: Subject) -> _Found | None:
+        """Find it, where a tgtd that does not run has none."""
+        try:
+            return self._find(subject)
+        except TgtdAbsent:
+            return None
+
+    def _find(self, subject: Subject) -> _Found | None:
+        """Find our target at its numbers.
+
+        :raises AlreadyExists: what bears its name there is somebody else's.
+        """
+        name = target_name(subject.prefix, subject.zvol)
+        for target in self._targets_of(subject.dataset):
+            record = target.read()
+            if isinstance(record, Answer):
+                # Hardly ever: only now all targets are shown, for nothing else tells a target's name.
+                if self._is_unfinished(target.tid, name):
+                    return _Found(target, None)
+            elif record and (record.target, record.dataset) == (name, subject.dataset):
+                return _Found(target, record)
+        return None
+
+    def _is_unfinished(self, tid: int, name: str) -> bool:
+        _, ours, rest = f"\n{self._show_all()}".partition(f"\nTarget {tid}: {name}\n")
+        if ours and not _UNTOUCHED.match(rest.partition("\nTarget ")[0]):
+            message = f"target {name} exists and is not Zolder's"
+            raise AlreadyExists(message, target=name)
+        return bool(ours)
+
+    def _create(self, wanted: Record) -> TgtTarget:
+        for target in self._targets_of(wanted.dataset):
+            if target.create(wanted.target):
+                return target
+            if target.read() is None:
+                message = f"target {wanted.target} exists and is not this zvol's"
+                raise AlreadyExists(message, target=wanted.target)
+        message = f"tgtd has other targets at all numbers that {wanted.target} could have"
+        raise BackendError(message, target=wanted.target)
+
+    def _prepare(self, target: TgtTarget, record: Record, login: Login, undo: ExitStack) -> Record:
+        """Make room for a login on a target that stands, and see to it that it is taken back."""
+        held = record.login_of(login.initiator)
+        if held and held.user != login.user:
+            _shut_out(target, record, login.initiator)
+            record, held = record.without(login.initiator), None
+        if record.progress is Progress.WHOLE:
+            record = replace(record, progress=Progress.BUSY)
+        # What does not fit is refused before anything is changed; this is as long as it will be.
+        replace(record, progress=Progress.WHOLE).having(login).encode()
+        if held is None:
+            pending = record.having(login.pending())
+            undo.callback(_log_failure, lambda: _shut_out(target, pending, login.initiator))
+        return record
+
+    def _let_in(
+        self, target: TgtTarget, record: Record, login: Login, chap: Chap | None, wanted: Record
+    ) -> None:
+        """Do all that lets an initiator in: the record first, the right to log in last."""
+        record = record.having(login.pending())
+        if record.progress is Progress.BARE:
+            record = replace(record, device=wanted.device, serial=wanted.serial, read_only=wanted.read_only)
+        target.write(record)
+        if record.progress is Progress.BARE:
+            target.make_lun(record)
+        if chap:
+            target.bind_accounts(record.users, chap)
+        target.bind(login.initiator)
+        _finish(target, record.having(login), rebind=False)
+
+
+def _finish(target: TgtTarget, record: Record, *, rebind: bool) -> None:
+    """Put a target with its LUN online, if it has the accounts that it needs."""
+    if rebind and record.users and not target.bind_accounts(record.users, None):
+        # It stays offline until an initiator is let in.
+        target.write(replace(record, progress=Progress.BUSY))
+        return
+    target.set_online(online=True)
+    target.write(replace(record, progress=Progress.WHOLE))
+
+
+def _shut_out(target: TgtTarget, record: Record, initiator: InitiatorName) -> None:
+    """Shut an initiator out of a target that stays."""
+    login = record.login_of(initiator)
+    if login is None:
+        return
+    if record.progress is Progress.WHOLE:
+        record = replace(record, progress=Progress.BUSY)
+    target.write(record.having(login.pending()))
+    target.unbind(initiator)
+    target.end_sessions(initiator)
+    if login.user:
+        target.set_online(online=False)
+        target.unbind_accounts(record.users)
+        target.delete_accounts((login.user,))
+    remaining = record.without(initiator)
+    if record.progress is Progress.BARE:
+        target.write(remaining)
+    else:
+        _finish(target, remaining, rebind=True)
+
+
+def _remove(found: _Found) -> None:
+    """Remove a target of ours with all that belongs to it."""
+    target, record = found.target, found.record
+    if record is None:
+        target.remove()
+        return
+    pending = tuple(login.pending() for login in record.logins)
+    target.write(replace(record, progress=Progress.BARE, logins=pending))
+    target.set_online(online=False)
+    for initiator in record.initiators:
+        target.unbind(initiator)
+    target.end_sessions(None)
+    target.unbind_accounts(record.users)
+    target.delete_accounts(record.users)
+    target.remove()
+
+
+def _tids(dataset: str) -> Iterator[int]:
+    digest = hashlib.sha256(dataset.encode()).digest()
+    for index in range(_TIDS_OF_ONE):
+        number = int.from_bytes(digest[4 * index : 4 * index + 4], "big") >> (32 - _TID_BITS)
+        yield number or 1
+
+
+def _check(initiator: InitiatorName, chap: Chap | None) -> None:
+    if initiator.is_nqn:
+        message = f"{initiator} is a host of NVMe-oF, and tgt exports over iSCSI"
+        raise InvalidRequest(message)
+    if chap is None:
+        return
+    if chap.is_mutual:
+        message = "CHAP is one-way on tgt: its own account would serve all targets"
+        raise InvalidRequest(message)
+    if not _OUR_USER.fullmatch(chap.user):
+        message = f"CHAP user: on tgt it is of the form {_OUR_USER.pattern}"
+        raise InvalidRequest(message)
+    if not 0 < len(chap.secret.encode()) <= _LONGEST_SECRET_BYTES or not chap.secret.isprintable():
+        message = f"CHAP secret: 1 to {_LONGEST_SECRET_BYTES} bytes of printable characters are needed"
+        raise InvalidRequest(message)
+
+
+def _require_agreement(record: Record, wanted: Record) -> None:
+    """Refuse what would change a LUN under its users, and what tgtd cannot keep apart."""
+    login = wanted.logins[0]
+    others = record.without(login.initiator).logins
+    if any((other.user is None) != (login.user is None) for other in others):
+        message = f"on tgt either all initiators of {record.target} show a CHAP secret or none does"
+        raise InvalidRequest(message, target=record.target)
+    if login.user is not None and login.user in {other.user for other in others}:
+        message = f"on tgt each initiator of {record.target} needs a CHAP user of its own"
+        raise InvalidRequest(message, target=record.target)
+    if record.progress is Progress.BARE:
+        return
+    for what in ("device", "serial", "read_only"):
+        held, asked = getattr(record, what), getattr(wanted, what)
+        if held != asked:
+            message = f"target {record.target} is exported with {what} {held}, not {asked}"
+            raise AlreadyExists(message, target=record.target)
+
+
+def _log_failure(undo: Callable[[], None]) -> None:
+    try:
+        undo()
+    except Error as err:
+        # The first error is on its way to the caller and must not be hidden by this one.
+        LOG.warning("left behind after a failure: %s", err.message)

@@ -1,0 +1,191 @@
+"""One target in tgtd by its number: its record, its LUN, and who may log in.
+
+No address is ever bound to it: tgtd lets in whoever matches an address OR an IQN (usr/iscsi/iscsid.c of tgt
+1.0.85). An account is only ever unbound behind all others of its target: over a gap tgtd dies as soon as
+anybody lists its targets (tgt_target_show_all() in usr/target.c; seen), and forgets the accounts behind it.
+Without an account a target asks for no secret, so it is offline while it may have too few: logins are then
+answered "target error", which open-iscsi tries again. Secrets pass through here to tgtd and nowhere else. Not
+locked here: the caller holds the zvol's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from zolder.errors import BackendError, Busy
+from zolder.model import Chap
+from zolder.names import InitiatorName
+from zolder.san.tgtd import Answer, Mode, Op, Refusal, Request, Tgtd
+from zolder.san.tgtrecord import Record, parse_record
+
+LUN: Final = 1  # 0 is tgtd's own controller
+_SECTOR_BYTES: Final = 512
+# Enough for connections to close and for the I/O that they began to end.
+_CLOSING_SECONDS: Final = 20
+_FIRST_PAUSE_SECONDS: Final = 0.005
+_LONGEST_PAUSE_SECONDS: Final = 0.2
+
+_SESSION = re.compile(r"^Session: (\d+)\n\s+Connection: (\d+)\n\s+Initiator: (.+)$", re.MULTILINE)
+
+
+class TgtTarget:
+    """The target of one number, whether it is there or not; without state of its own."""
+
+    def __init__(self, tgtd: Tgtd, tid: int, block_devices: Path) -> None:
+        """Name it; nothing is asked yet."""
+        self.tid = tid
+        self._tgtd = tgtd
+        self._block_devices = block_devices
+
+    def _ask(self, op: Op, mode: Mode, parameters: str, *expected: Refusal) -> Answer:
+        return self._tgtd.ask(Request(mode, op, self.tid, parameters=parameters), *expected)
+
+    def read(self) -> Record | Answer | None:
+        """Return its record, what tgtd shows if it bears none of ours, or None where it is absent."""
+        answer = self._ask(Op.SHOW, Mode.TARGET, "", Refusal.NO_TARGET)
+        return (parse_record(answer.text) or answer) if answer.done else None
+
+    def write(self, record: Record) -> None:
+        """Put a record on it.
+
+        :raises InvalidRequest: it does not fit.
+        """
+        self._ask(Op.UPDATE, Mode.TARGET, f"RedirectAddress={record.encode()}")
+
+    def create(self, name: str) -> bool:
+        """Make it, without anything; return False where its number or its name is taken."""
+        return self._ask(Op.NEW, Mode.TARGET, f"targetname={name}", Refusal.TARGET_EXIST).done
+
+    def remove(self) -> None:
+        """Remove it behind its last session. Never by force: tgtd would end itself over I/O that is left."""
+        busy = (Refusal.TARGET_ACTIVE, Refusal.LUN_ACTIVE)
+
+        def delete() -> bool:
+            self._close_sessions(None)
+            return self._ask(Op.DELETE, Mode.TARGET, "", *busy, Refusal.NO_TARGET).refusal not in busy
+
+        self._wait(delete, "its last session")
+
+    def set_online(self, *, online: bool) -> None:
+        """Let it answer logins, or have them tried again later; sessions that stand go on."""
+        self._ask(Op.UPDATE, Mode.TARGET, f"state={'ready' if online else 'offline'}")
+
+    def make_lun(self, record: Record) -> None:
+        """Open its LUN anew, with nobody logged in; it is offline from here on.
+
+        :raises Busy: the device is claimed by somebody else.
+        """
+        self.set_online(online=False)
+        self.end_sessions(None)
+        delete = Request(Mode.DEVICE, Op.DELETE, self.tid, lun=LUN)
+        self._wait(
+            lambda: self._tgtd.ask(delete, Refusal.NO_LUN, Refusal.LUN_ACTIVE).refusal != Refusal.LUN_ACTIVE,
+            "the I/O of its LUN",
+        )
+        _require_unclaimed(record.device)
+        for op, parameters in (
+            (Op.NEW, f"bstype=rdwr,path={record.device}"),
+            (Op.UPDATE, ",".join(f"{name}={value}" for name, value in self._attributes(record))),
+        ):
+            self._tgtd.ask(Request(Mode.DEVICE, op, self.tid, lun=LUN, parameters=parameters))
+
+    def _attributes(self, record: Record) -> Iterator[tuple[str, str | int]]:
+        queue = self._block_devices / record.device.name / "queue"
+        # Of 32 hex digits tgtd makes a 16-byte NAA identifier; these are those that LIO makes of the serial.
+        yield "scsi_id", f"6001405{record.serial[:25]}"
+        yield "scsi_sn", record.serial
+        yield "vendor_id", "Zolder"
+        yield "product_id", "zvol"
+        yield "lbppbe", (_read_number(queue / "physical_block_size") // _SECTOR_BYTES).bit_length() - 1
+        # tgtd unmaps by fallocate(2), which a block device does by writing zeroes or not at all.
+        yield "thin_provisioning", int(_read_number(queue / "write_zeroes_max_bytes") > 0)
+        yield "readonly", int(record.read_only)
+
+    def bind(self, initiator: InitiatorName) -> None:
+        """Let an initiator log in."""
+        self._ask(Op.BIND, Mode.TARGET, f"initiator-name={initiator}", Refusal.ACL_EXIST)
+
+    def unbind(self, initiator: InitiatorName) -> None:
+        """Let an initiator log in no more; its sessions go on."""
+        self._ask(Op.UNBIND, Mode.TARGET, f"initiator-name={initiator}", Refusal.ACL_NOEXIST)
+
+    def bind_accounts(self, users: tuple[str, ...], fresh: Chap | None) -> bool:
+        """Bind accounts anew, in order; it is offline from here on.
+
+        :param users: those that may be bound by now, in the order in which they were.
+        :param fresh: one of them, that is made anew.
+        :return: whether any is there, so that the target may be online.
+        """
+        self.set_online(online=False)
+        self.unbind_accounts(users)
+        if fresh:
+            self.delete_accounts((fresh.user,))
+            self._ask(Op.NEW, Mode.ACCOUNT, f"user={fresh.user},password={fresh.secret}")
+        bind = (
+            self._ask(Op.BIND, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER, Refusal.USER_EXIST)
+            for user in users
+        )
+        return [answer.refusal for answer in bind].count(Refusal.NO_USER) < len(users)
+
+    def unbind_accounts(self, users: tuple[str, ...]) -> None:
+        """Unbind accounts, the last one first: the module's head says why."""
+        for user in reversed(users):
+            self._ask(Op.UNBIND, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER)
+
+    def delete_accounts(self, users: tuple[str, ...]) -> None:
+        """Delete accounts that are bound to nothing any more."""
+        for user in users:
+            self._ask(Op.DELETE, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER)
+
+    def end_sessions(self, initiator: InitiatorName | None) -> None:
+        """Close the connections of an initiator, or of all, and see them go."""
+        self._wait(
+            lambda: self._close_sessions(initiator), f"the sessions of {initiator or 'all initiators'}"
+        )
+
+    def _close_sessions(self, initiator: InitiatorName | None) -> bool:
+        """Close connections; return whether there was none."""
+        shown = self._ask(Op.SHOW, Mode.CONNECTION, "", Refusal.NO_TARGET).text
+        sessions = [
+            (int(sid), int(cid)) for sid, cid, name in _SESSION.findall(shown) if initiator in {None, name}
+        ]
+        for sid, cid in sessions:
+            request = Request(Mode.CONNECTION, Op.DELETE, self.tid, sid=sid, cid=cid)
+            self._tgtd.ask(request, Refusal.NO_SESSION, Refusal.NO_CONNECTION)
+        return not sessions
+
+    def _wait(self, done: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + _CLOSING_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while not done():
+            if time.monotonic() > end:
+                message = f"tgtd: target {self.tid}: {what} did not end within {_CLOSING_SECONDS} s"
+                raise BackendError(message)
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _require_unclaimed(device: Path) -> None:
+    """Make sure that nobody holds a device for itself alone, as LIO does; tgtd would not notice."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as err:
+        if err.errno == errno.EBUSY:
+            message = f"{device} is claimed by somebody else"
+            raise Busy(message) from err
+        message = f"cannot open {device}: {err.strerror}"
+        raise BackendError(message, errno=err.errno or 0) from err
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except OSError as err:
+        message = f"cannot read {path}: {err.strerror}"
+        raise BackendError(message, errno=err.errno or 0) from err
