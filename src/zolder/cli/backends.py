@@ -1,0 +1,131 @@
+"""The Zolder back ends that a cinder.conf enables, and the parents on SANs that they share.
+
+Back ends over one parent are compared together: a zvol of one is no orphan of the other. It reads
+configuration alone. The names of hosts and clusters are formed as cinder-volume does (cinder/cmd/volume.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cinder import exception, version
+from cinder.common import config as cinder_config
+from cinder.volume import configuration
+from oslo_config import cfg
+
+from zolder.cinder.settings import Settings, append_options, read_settings
+from zolder.names import DatasetName
+
+CONF = cfg.CONF
+_DRIVERS: Final = "zolder."
+
+
+class NoBackends(Exception):
+    """cinder.conf does not say what was asked for; the message says what it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackEnd:
+    """One section of cinder.conf. Cinder calls it ``host@section``, and in a cluster ``cluster@section``."""
+
+    section: str
+    host: str
+    cluster: str | None
+    settings: Settings
+
+    def has(self, host: str) -> bool:
+        """Say whether a volume's host, which has the pool behind a #, is this back end."""
+        return host.partition("#")[0].partition("@")[2] == self.section
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """One parent on one SAN, and the back ends that have their volumes there."""
+
+    parent: DatasetName
+    san: str
+    back_ends: tuple[BackEnd, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings by which the SAN is asked."""
+        return self.back_ends[0].settings
+
+
+def read_configuration(files: Sequence[str]) -> None:
+    """Read cinder.conf as Cinder's own commands do.
+
+    :param files: none for the places where Cinder looks for it.
+    :raises NoBackends: there is none, or it cannot be read.
+    """
+    arguments = [word for path in files for word in ("--config-file", path)]
+    try:
+        CONF(arguments, project="cinder", version=version.version_string())
+    except cfg.Error as err:
+        message = f"cinder.conf cannot be read: {err}"
+        raise NoBackends(message) from err
+    if not CONF.config_file:
+        message = "there is no cinder.conf where Cinder looks for it: name it with --config-file"
+        raise NoBackends(message)
+
+
+def read_grounds(only: Sequence[str]) -> list[Ground]:
+    """Return the parents of all enabled back ends of ours, or those of some.
+
+    :param only: the sections that matter; those over the same parent belong to them.
+    :raises NoBackends: there is none, a named one is none of ours, or its settings will not do.
+    """
+    # Before it is parsed anew enabled_backends is what it was (cinder/common/config.py registers it).
+    enabled = list(getattr(cinder_config.CONF, "enabled_backends", None) or ())
+    ours = [section for section in enabled if section and _is_ours(section)]
+    unknown = [section for section in only if section not in ours]
+    if unknown:
+        message = (
+            f"{', '.join(unknown)}: no back end of Zolder's in enabled_backends ({', '.join(ours) or 'none'})"
+        )
+        raise NoBackends(message)
+    if not ours:
+        message = "cinder.conf enables no back end with volume_driver = zolder.cinder.driver.ZolderDriver"
+        raise NoBackends(message)
+    shared: dict[tuple[str, DatasetName], list[BackEnd]] = {}
+    for section in ours:
+        back_end = _back_end(section)
+        shared.setdefault((back_end.settings.san_address, back_end.settings.parent), []).append(back_end)
+    return [
+        Ground(parent, san, tuple(back_ends))
+        for (san, parent), back_ends in shared.items()
+        if not only or any(back_end.section in only for back_end in back_ends)
+    ]
+
+
+def _is_ours(section: str) -> bool:
+    # Importing the manager, which defines it, would start more of Cinder than is needed to read one word.
+    read = configuration.Configuration([cfg.StrOpt("volume_driver")], config_group=section)
+    return str(read.safe_get("volume_driver") or "").startswith(_DRIVERS)
+
+
+def _back_end(section: str) -> BackEnd:
+    read = configuration.Configuration([cfg.StrOpt("backend_host")], config_group=section)
+    append_options(read)
+    try:
+        settings = read_settings(read)
+    except exception.InvalidConfigurationValue as err:
+        message = f"[{section}]: {err.msg}"
+        raise NoBackends(message) from err
+    _register_cluster()
+    cluster = (CONF.cluster or "").strip()
+    return BackEnd(
+        section,
+        f"{read.safe_get('backend_host') or CONF.host}@{section}",
+        f"{cluster}@{section}" if cluster else None,
+        settings,
+    )
+
+
+def _register_cluster() -> None:
+    try:
+        CONF.register_opt(cfg.StrOpt("cluster"))
+    except cfg.DuplicateOptError:
+        return  # cinder-volume's own modules have been imported here
