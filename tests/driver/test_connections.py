@@ -412,3 +412,16 @@ def test_each_verb_is_one_request(make_driver: MakeDriver, san: FakeStorage) -> 
     driver.remove_export(None, volume)
     driver.delete_volume(volume)
     assert counting.asked == ["get_figures", "create_zvol", "export_zvol", "withdraw_zvol", "delete_zvol"]
+
+
+@pytest.mark.parametrize(("lines", "discard"), [("", True), ("target_helper = tgtadm", False)])
+def test_discards_are_promised_where_they_free_space(
+    make_driver: MakeDriver,
+    lines: str,
+    discard: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Instances may discard on LIO; on tgt a discard would be an error."""
+    driver = make_driver(lines)
+    volume = new_volume()
+    driver.create_volume(volume)
+    assert attach(driver, volume, ONE)["discard"] is discard

@@ -25,6 +25,8 @@ BOB = InitiatorName("iqn.1993-08.org.debian:bob")
 CAROL = InitiatorName("iqn.1993-08.org.debian:carol")
 PORTAL = Portal("192.0.2.1:3261")
 TID, SECOND_TID = _tids(SUBJECT.dataset)
+# Stands before the accounts of a target, that it never lacks one.
+GUARD = f"zolder-guard-{TID}"
 
 
 def chap_of(initiator: InitiatorName) -> Chap:
@@ -101,10 +103,11 @@ class San:
     def picture(self) -> object:
         """Return all that the daemon keeps, but for the order of what has none."""
         targets = copy.deepcopy(self.daemon.targets)
+        accounts = {user: secret for user, secret in self.daemon.accounts.items() if user != GUARD}
         for target in targets.values():
             target.accounts = [user for user in target.accounts if user]
             target.iqns.sort()
-        return targets, dict(self.daemon.accounts), list(self.daemon.portals)
+        return targets, accounts, GUARD in self.daemon.accounts, list(self.daemon.portals)
 
 
 @pytest.fixture
@@ -128,12 +131,12 @@ def steps_of(san: San, act: Callable[[Tgt], object]) -> int:
 
 
 def test_an_export_is_a_closed_target_with_one_lun(san: San) -> None:
-    """An export has one LUN with the volume's serial, one IQN, one account, and never an address."""
+    """An export has one LUN with the volume's serial, one IQN, its account, and never an address."""
     assert san.ensure() is True
     target = san.daemon.targets[TID]
     assert (target.name, target.state) == (TARGET, "ready")
     assert (target.iqns, target.addresses) == ([ALICE], [])
-    assert target.accounts == [chap_of(ALICE).user]
+    assert target.accounts == [GUARD, chap_of(ALICE).user]
     assert target.luns[1] == Lun(
         str(san.device),
         {
@@ -210,10 +213,44 @@ def test_shutting_out_ends_sessions_and_leaves_the_others(san: San) -> None:
     assert san.tgt.remove_initiator(SUBJECT, ALICE) is True
     target = san.daemon.targets[TID]
     assert sorted(target.sessions.values()) == [BOB, CAROL]
-    assert sorted(san.daemon.accounts) == sorted((chap_of(BOB).user, chap_of(CAROL).user))
+    assert sorted(san.daemon.accounts) == sorted((GUARD, chap_of(BOB).user, chap_of(CAROL).user))
     assert san.tgt.remove_initiator(SUBJECT, ALICE) is False
     assert (san.log_in(BOB), san.log_in(CAROL)) == ("in", "in")
     assert san.tgt.initiators_of(SUBJECT) == (BOB, CAROL)
+
+
+def test_the_commands_of_a_session_that_stays_are_never_lost(san: San) -> None:
+    """While others come, change their secret, and go, the target of a session is not offline for a moment."""
+    san.ensure()
+    san.ensure(BOB)
+    assert san.log_in(BOB) == "in"
+    san.ensure(CAROL)
+    san.ensure(chap=replace(chap_of(ALICE), secret="another-secret"))
+    san.ensure(BOB, chap=replace(chap_of(BOB), secret="another-secret"))
+    for initiator in (ALICE, CAROL):
+        assert san.tgt.remove_initiator(SUBJECT, initiator) is True
+    target = san.daemon.targets[TID]
+    assert list(target.sessions.values()) == [BOB]
+    assert target.stalled == set()
+
+
+def test_nobody_else_is_disturbed_by_one_more(san: San) -> None:
+    """To let in one more takes no account away, so that others may log in at any moment of it."""
+    san.ensure()
+    before = len(san.daemon.asked)
+    san.ensure(BOB)
+    assert "UNBIND ACCOUNT" not in san.daemon.asked[before:]
+
+
+def test_the_guard_lets_nobody_in(san: San) -> None:
+    """The account that stands before the others has a long secret, of each target another."""
+    san.ensure()
+    first = san.daemon.accounts[GUARD]
+    assert san.daemon.log_in(TARGET, ALICE, GUARD, "") == "not authorized"
+    san.tgt.remove_export(SUBJECT)
+    san.ensure()
+    assert len(first) == 32
+    assert san.daemon.accounts[GUARD] != first
 
 
 def test_the_last_one_takes_the_export_along(san: San) -> None:
@@ -257,7 +294,7 @@ def test_a_new_user_replaces_the_old_one(san: San) -> None:
     san.ensure()
     fresh = Chap("zolder-0123456789abcdef", "secret")
     assert san.ensure(chap=fresh) is True
-    assert san.daemon.accounts == {fresh.user: "secret"}
+    assert san.daemon.accounts == {GUARD: san.daemon.accounts[GUARD], fresh.user: "secret"}
     assert san.ensure(chap=None) is True
     assert san.daemon.accounts == {}
     assert san.daemon.log_in(TARGET, ALICE) == "in"

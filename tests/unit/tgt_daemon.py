@@ -2,7 +2,8 @@
 
 It models what Zolder asks of tgt 1.0.85 and was held to what the real one answered: its numbers, its texts (a
 NUL behind each), and its traps: whoever matches an address OR an IQN gets in, a target without accounts asks
-for none, a gap among them hides those behind it and kills the daemon as soon as all targets are listed.
+for none, a gap among them hides those behind it and kills the daemon as soon as all targets are listed, and
+the commands of sessions that stand are lost while their target is offline.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Target:
     addresses: list[str] = field(default_factory=list)
     iqns: list[str] = field(default_factory=list)
     sessions: dict[int, str] = field(default_factory=dict)
+    # Those of its sessions whose commands may have been lost: they wait for ever for an answer.
+    stalled: set[int] = field(default_factory=set)
 
     @property
     def account_count(self) -> int:
@@ -201,6 +204,8 @@ class Daemon:
             return self._delete_target(tid)
         if op is Op.UPDATE and key == "state":
             target.state = value
+            if value != "ready":
+                target.stalled |= set(target.sessions)
         elif op is Op.UPDATE and key == "RedirectAddress":
             target.redirect = value[:1025]
         elif op is Op.BIND:
@@ -244,6 +249,7 @@ def _close(target: Target, sid: int, cid: int) -> Refusal:
     if cid:
         return Refusal.NO_CONNECTION
     del target.sessions[sid]
+    target.stalled.discard(sid)
     return Refusal.SUCCESS
 
 

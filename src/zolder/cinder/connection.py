@@ -16,6 +16,7 @@ from zolder.model import Chap, Export, Route
 from zolder.names import (
     LIO,
     NVMET,
+    TGT,
     ExporterName,
     Portal,
     VolumeId,
@@ -62,7 +63,12 @@ def connection_properties(export: Export, chap: Chap | None, unit: Unit) -> dict
     ``discard``: a zvol frees what is unmapped, and its target says so. All portals are named, for multipath
     and for trying the next where one is down.
     """
-    data: dict[str, Any] = {"volume_id": unit.known_as, "access_mode": unit.access_mode, "discard": True}
+    data: dict[str, Any] = {
+        "volume_id": unit.known_as,
+        "access_mode": unit.access_mode,
+        # tgtd discards by writing zeroes into a hole, which zvols refuse (zolder.san.tgt).
+        "discard": export.exporter != TGT,
+    }
     if export.exporter == NVMET:
         return {"driver_volume_type": _NVMEOF, "data": data | _nvme(export, unit.serial_of)}
     return {"driver_volume_type": _ISCSI, "data": data | _iscsi(export, chap)}

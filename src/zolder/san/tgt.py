@@ -249,11 +249,9 @@ class Tgt(Exporter):
 
 
 def _finish(target: TgtTarget, record: Record, *, rebind: bool) -> None:
-    """Put a target with its LUN online, if it has the accounts that it needs."""
-    if rebind and record.users and not target.bind_accounts(record.users, None):
-        # It stays offline until an initiator is let in.
-        target.write(replace(record, progress=Progress.BUSY))
-        return
+    """Put a target with its LUN online, behind the accounts that it needs."""
+    if rebind and record.users:
+        target.bind_accounts(record.users, None)
     target.set_online(online=True)
     target.write(replace(record, progress=Progress.WHOLE))
 
@@ -268,11 +266,11 @@ def _shut_out(target: TgtTarget, record: Record, initiator: InitiatorName) -> No
     target.write(record.having(login.pending()))
     target.unbind(initiator)
     target.end_sessions(initiator)
-    if login.user:
-        target.set_online(online=False)
-        target.unbind_accounts(record.users)
-        target.delete_accounts((login.user,))
     remaining = record.without(initiator)
+    if login.user and remaining.users:
+        target.delete_account(record.users, login.user)
+    elif login.user:
+        target.delete_accounts(record.users)
     if record.progress is Progress.BARE:
         target.write(remaining)
     else:
@@ -291,8 +289,8 @@ def _remove(found: _Found) -> None:
     for initiator in record.initiators:
         target.unbind(initiator)
     target.end_sessions(None)
-    target.unbind_accounts(record.users)
-    target.delete_accounts(record.users)
+    if record.users:
+        target.delete_accounts(record.users)
     target.remove()
 
 

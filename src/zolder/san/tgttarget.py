@@ -3,9 +3,9 @@
 No address is ever bound to it: tgtd lets in whoever matches an address OR an IQN (usr/iscsi/iscsid.c of tgt
 1.0.85). An account is only ever unbound behind all others of its target: over a gap tgtd dies as soon as
 anybody lists its targets (tgt_target_show_all() in usr/target.c; seen), and forgets the accounts behind it.
-Without an account a target asks for no secret, so it is offline while it may have too few: logins are then
-answered "target error", which open-iscsi tries again. Secrets pass through here to tgtd and nowhere else. Not
-locked here: the caller holds the zvol's lock.
+Without an account a target asks for no secret, so below all others stands one, the guard, that nobody can
+use. It is never offline over sessions that are to stay: tgtd then drops their commands without an answer
+(target_cmd_queue(); seen). Secrets go from here to tgtd and nowhere else. The caller holds the zvol's lock.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from zolder.san.tgtrecord import Record, parse_record
 
 LUN: Final = 1  # 0 is tgtd's own controller
 _SECTOR_BYTES: Final = 512
+_GUARD_BYTES: Final = 16
 # Enough for connections to close and for the I/O that they began to end.
 _CLOSING_SECONDS: Final = 20
 _FIRST_PAUSE_SECONDS: Final = 0.005
@@ -42,6 +44,8 @@ class TgtTarget:
         self.tid = tid
         self._tgtd = tgtd
         self._block_devices = block_devices
+        # No initiator's user has this form, and no other target this number.
+        self._guard = f"zolder-guard-{tid}"
 
     def _ask(self, op: Op, mode: Mode, parameters: str, *expected: Refusal) -> Answer:
         return self._tgtd.ask(Request(mode, op, self.tid, parameters=parameters), *expected)
@@ -73,7 +77,11 @@ class TgtTarget:
         self._wait(delete, "its last session")
 
     def set_online(self, *, online: bool) -> None:
-        """Let it answer logins, or have them tried again later; sessions that stand go on."""
+        """Let it answer logins, or have them tried again later; offline only where all sessions end.
+
+        Offline, tgtd takes a command of a session that stands, and never answers (target_cmd_queue() says
+        -EBUSY, which iscsi_task_execute() in usr/iscsi/iscsid.c ignores): its initiator waits, then fails.
+        """
         self._ask(Op.UPDATE, Mode.TARGET, f"state={'ready' if online else 'offline'}")
 
     def make_lun(self, record: Record) -> None:
@@ -115,33 +123,38 @@ class TgtTarget:
         """Let an initiator log in no more; its sessions go on."""
         self._ask(Op.UNBIND, Mode.TARGET, f"initiator-name={initiator}", Refusal.ACL_NOEXIST)
 
-    def bind_accounts(self, users: tuple[str, ...], fresh: Chap | None) -> bool:
-        """Bind accounts anew, in order; it is offline from here on.
+    def bind_accounts(self, users: tuple[str, ...], fresh: Chap | None) -> None:
+        """Bind the accounts that are not bound, in order, the guard before them.
 
         :param users: those that may be bound by now, in the order in which they were.
         :param fresh: one of them, that is made anew.
-        :return: whether any is there, so that the target may be online.
         """
-        self.set_online(online=False)
-        self.unbind_accounts(users)
         if fresh:
-            self.delete_accounts((fresh.user,))
+            self.delete_account(users, fresh.user)
             self._ask(Op.NEW, Mode.ACCOUNT, f"user={fresh.user},password={fresh.secret}")
-        bind = (
+        # Its secret is kept nowhere. One that a killed process left is as good.
+        guard = f"user={self._guard},password={secrets.token_hex(_GUARD_BYTES)}"
+        self._ask(Op.NEW, Mode.ACCOUNT, guard, Refusal.USER_EXIST)
+        for user in (self._guard, *users):
             self._ask(Op.BIND, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER, Refusal.USER_EXIST)
-            for user in users
-        )
-        return [answer.refusal for answer in bind].count(Refusal.NO_USER) < len(users)
 
-    def unbind_accounts(self, users: tuple[str, ...]) -> None:
-        """Unbind accounts, the last one first: the module's head says why."""
-        for user in reversed(users):
-            self._ask(Op.UNBIND, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER)
+    def delete_account(self, users: tuple[str, ...], user: str) -> None:
+        """Delete an account, with those behind it unbound: the module's head says why.
+
+        An initiator of theirs that logs in before they are bound again is told that its secret is wrong.
+        """
+        for other in reversed(users[users.index(user) + 1 :]):
+            self._ask(Op.UNBIND, Mode.ACCOUNT, f"user={other}", Refusal.NO_USER)
+        self._delete(user)
 
     def delete_accounts(self, users: tuple[str, ...]) -> None:
-        """Delete accounts that are bound to nothing any more."""
-        for user in users:
-            self._ask(Op.DELETE, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER)
+        """Delete all its accounts, the last one first, and the guard: it asks for no secret any more."""
+        for user in (*reversed(users), self._guard):
+            self._delete(user)
+
+    def _delete(self, user: str) -> None:
+        # This unbinds it, too: account_del() in usr/target.c.
+        self._ask(Op.DELETE, Mode.ACCOUNT, f"user={user}", Refusal.NO_USER)
 
     def end_sessions(self, initiator: InitiatorName | None) -> None:
         """Close the connections of an initiator, or of all, and see them go."""
