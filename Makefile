@@ -4,9 +4,11 @@
 BIN := .venv/bin
 CODE := src lab bench tests tools
 PYTEST := $(BIN)/python -m pytest
+EXPORTS := tests/contract/test_exports.py $(sort $(wildcard tests/lab/test_exports*.py)) \
+	tests/lab/test_restore.py tests/lab/test_takeover.py
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help test check demo bench attack fuzz lint types unit format environment clean
+.PHONY: help test check demo bench attack exports fuzz lint types unit format environment clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -26,6 +28,9 @@ bench: environment ## Measure the driver against the limit and the 2012 draft
 
 attack: environment ## Attack the lab's SAN with real keys: what got through, if anything
 	@$(PYTEST) tests/attack
+
+exports: environment ## Every kind of export on the lab's SAN; each test's name says by which exporter
+	@$(PYTEST) -v $(EXPORTS)
 
 fuzz: environment ## Fuzz what reads bytes from elsewhere, FUZZ_SECONDS in all (60)
 	@tools/part fuzz $(BIN)/python tools/fuzz.py

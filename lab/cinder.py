@@ -22,6 +22,7 @@ from typing import Any
 from cinderclient import exceptions
 from keystoneauth1.exceptions import ClientException
 
+from lab.backends import EACH_EXPORTER, ONE, Backend, write_configuration
 from lab.cache import read_json, write_json
 from lab.errors import LabError, TimedOut, indent
 from lab.lab import Lab
@@ -30,55 +31,20 @@ from lab.process import Process
 from lab.volumes import PROJECT, USER, Volumes
 from lab.waiting import wait_until
 
-BACKEND = "zolder"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
-
-CONFIGURATION = """\
-[DEFAULT]
-transport_url = fake:/
-auth_strategy = noauth
-host = lab
-my_ip = 127.0.0.1
-enabled_backends = {backend}
-state_path = {folder}
-log_file = {log}
-api_paste_config = {etc}/api-paste.ini
-resource_query_filters_file = {etc}/resource_filters.json
-osapi_volume_listen = 127.0.0.1
-osapi_volume_listen_port = {port}
-osapi_volume_workers = 1
-ssh_hosts_key_file = {known_hosts}
-# The scheduler knows a back end by its reports; a minute is long where one waits for it.
-periodic_interval = 5
-periodic_fuzzy_delay = 0
-backend_stats_polling_interval = 5
-[database]
-connection = sqlite:///{folder}/cinder.sqlite
-[oslo_concurrency]
-lock_path = {folder}/locks
-[coordination]
-backend_url = file://{folder}/coordination
-[{backend}]
-volume_driver = zolder.cinder.driver.ZolderDriver
-volume_backend_name = {backend}
-san_ip = 127.0.0.1
-san_ssh_port = {san_ssh_port}
-san_login = zolder
-san_private_key = {agent_key}
-san_zfs_volume_base = data/volumes
-target_ip_address = {san_address}
-target_helper = lioadm
-use_chap_auth = true
-"""
 
 
 class Cinder:
     """The lab's Cinder, running or not."""
 
-    def __init__(self, lab: Lab) -> None:
-        """Take hold of the Cinder of a lab."""
+    def __init__(self, lab: Lab, backends: tuple[Backend, ...] = ONE) -> None:
+        """Take hold of the Cinder of a lab.
+
+        :param backends: what it is configured with when it is started.
+        """
         self._lab = lab
+        self._backends = backends
         self.folder = lab.folder / "cinder"
         self.log = self.folder / "cinder.log"
 
@@ -117,14 +83,14 @@ class Cinder:
         if self.is_up():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        port = free_ports([BACKEND])[BACKEND]
+        port = free_ports(["cinder"])["cinder"]
         self.log.unlink(missing_ok=True)
         process = self._start(self._write_configuration(port))
         write_json(
             self.folder / "process.json", {"pid": process.pid, "start_time": process.start_time, "port": port}
         )
         try:
-            wait_until(lambda: self._is_ready(process), START_SECONDS, "Cinder to know its back end as up")
+            wait_until(lambda: self._is_ready(process), START_SECONDS, "Cinder to know its back ends as up")
         except TimedOut as err:
             self.down()
             raise LabError("\n".join([str(err), *indent(self.complaint(), last=25)])) from err
@@ -144,7 +110,7 @@ class Cinder:
         """Return whether it runs, where, and how it sees its back end."""
         if not self.is_up():
             return {"up": False, "log": str(self.log)}
-        [pool] = self.volumes().pools() or [{}]
+        pool, *_ = self.volumes().pools() or [{}]
         return {
             "up": True,
             "url": self.url,
@@ -183,13 +149,9 @@ class Cinder:
     def _write_configuration(self, port: int) -> Path:
         # Cinder's wheel puts these beside the environment's programs.
         etc = Path(sys.prefix) / "etc/cinder"
-        environment = self._lab.environment()
+        own = {"folder": str(self.folder), "log": str(self.log), "etc": str(etc), "port": str(port)}
         path = self.folder / "cinder.conf"
-        path.write_text(
-            CONFIGURATION.format(
-                backend=BACKEND, folder=self.folder, log=self.log, etc=etc, port=port, **environment
-            )
-        )
+        path.write_text(write_configuration(self._backends, self._lab.environment() | own))
         return path
 
     def _is_ready(self, process: Process) -> bool:
@@ -199,7 +161,8 @@ class Cinder:
             pools = self.volumes().pools()
         except (ClientException, exceptions.ClientException, OSError):
             return False  # its API does not answer yet
-        return any(pool.get("backend_state") == "up" for pool in pools)
+        up = {pool.get("volume_backend_name") for pool in pools if pool.get("backend_state") == "up"}
+        return up >= {backend.name for backend in self._backends}
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "process.json"
@@ -216,10 +179,12 @@ def main(argv: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start Cinder and wait until it can create a volume")
     up.add_argument("--fresh", action="store_true", help="with an empty database")
+    up.add_argument("--exporters", action="store_true", help="with a back end for each exporter of the SAN")
     verbs.add_parser("down", help="end it; its database stays")
     verbs.add_parser("status", help="say how it is").add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
-    cinder = Cinder(Lab.default())
+    every = arguments.verb == "up" and arguments.exporters
+    cinder = Cinder(Lab.default(), EACH_EXPORTER if every else ONE)
     started = time.monotonic()
     match arguments.verb:
         case "up":

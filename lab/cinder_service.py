@@ -24,7 +24,19 @@ from oslo_privsep import priv_context
 from oslo_service import service as oslo_service
 
 CONF = cfg.CONF
-BACKEND = "zolder"
+
+
+class Backend(service.Service):
+    """One of several volume services of this process.
+
+    Cinder gives each a process of its own and keeps its id in the class (cinder/service.py): here only
+    the one that started last would report that it is alive, and the others were down after a minute.
+    """
+
+    def report_state(self) -> None:
+        """Report this one."""
+        service.Service.service_id = self.origin_service_id
+        super().report_state()
 
 
 def main() -> None:
@@ -44,16 +56,17 @@ def main() -> None:
     launcher = oslo_service.ServiceLauncher(CONF)
     launcher.launch_service(service.WSGIService("osapi_volume"))
     scheduler = service.Service.create(binary=constants.SCHEDULER_BINARY)
-    # Its start waits for the first report of a back end, which the volume service below sends.
+    # Its start waits for the first report of a back end, which a volume service below sends.
     threading.Thread(target=launcher.launch_service, args=(scheduler,), daemon=True).start()
-    launcher.launch_service(
-        service.Service.create(
-            host=f"{CONF.host}@{BACKEND}",
-            service_name=BACKEND,
-            binary=constants.VOLUME_BINARY,
-            coordination=True,
+    for backend in CONF.enabled_backends:
+        launcher.launch_service(
+            Backend.create(
+                host=f"{CONF.host}@{backend}",
+                service_name=backend,
+                binary=constants.VOLUME_BINARY,
+                coordination=True,
+            )
         )
-    )
     launcher.wait()
 
 

@@ -16,11 +16,12 @@ _COUNTED = {
 }  # fmt: skip
 
 # Every object of the kernel's targets and backstores (not what their attributes say: secrets are among them),
-# then tgt's and the NVMe subsystems.
+# then tgt's, and the NVMe subsystems with the hosts that may connect and the ports they are at.
 _TARGETS = """
 cd /sys/kernel/config/target 2>/dev/null && find core/*_[0-9]* iscsi/iqn.* 2>/dev/null | sort
 tgtadm --lld iscsi --op show --mode target
-find /sys/kernel/config/nvmet/subsystems -mindepth 1 2>/dev/null | sort
+tgtadm --lld iscsi --op show --mode account
+cd /sys/kernel/config/nvmet 2>/dev/null && find subsystems hosts ports -mindepth 1 2>/dev/null | sort
 true
 """
 

@@ -19,6 +19,8 @@ from lab.sanfiles import add_user, san_files, san_links
 from lab.zfsmodule import MODULES
 
 GUEST_FILES = Path(__file__).parent / "guest"
+# What an operator puts on machines that attach volumes.
+INITIATOR_RULES = Path(__file__).parents[1] / "deploy/udev/70-zolder-nvme-initiator.rules"
 SIZE_BYTES = 3 * 2**30
 NEEDS_BYTES = 2 * 2**30
 
@@ -44,7 +46,8 @@ def image_key(rootfs: str, modules: str, keys: Path) -> str:
         public_key(keys, name) for name in (*CLIENT_KEYS, *(f"{machine}_host" for machine in MACHINE_KEYS))
     ]
     own = recipe_digest(here / "image.py", here / "initrd.py", here / "keys.py", here / "sanfiles.py")
-    return content_key(rootfs, modules, public, tree_digest(GUEST_FILES), san_files(keys), san_links(), own)
+    files = tree_digest(GUEST_FILES), INITIATOR_RULES.read_text(), san_files(keys), san_links()
+    return content_key(rootfs, modules, public, files, own)
 
 
 def make_image(
@@ -66,6 +69,7 @@ def make_image(
             put(tree, str(path.relative_to(GUEST_FILES)), path.read_bytes(), path.stat().st_mode & 0o777)
     for name, text in san_files(keys).items():
         put(tree, name, text.encode(), 0o644)
+    put(tree, f"etc/udev/rules.d/{INITIATOR_RULES.name}", INITIATOR_RULES.read_bytes(), 0o644)
     add_user(tree)
     for machine in MACHINE_KEYS:
         private = (keys / f"{machine}_host").read_bytes()

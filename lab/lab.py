@@ -34,7 +34,7 @@ from lab.progress import Progress
 from lab.qemu import find_qemu
 from lab.runfile import RunFile, State
 from lab.snapshot import restore
-from lab.spec import COMPUTE, SAN, SPECS, Hardware
+from lab.spec import COMPUTE, SAN, SECOND_SAN, SPECS, Hardware
 from lab.together import run_together
 
 ADDRESSES = {"san": "192.168.77.1", "compute": "192.168.77.2"}
@@ -216,7 +216,7 @@ class Lab:
         self._run_file.remove()
         # By their own pid files: also those of a run that was killed before it could write anything down. Our
         # shared SSH connections end with the machines.
-        for spec in SPECS:
+        for spec in (*SPECS, SECOND_SAN):
             if process := find_qemu(self.folder / spec.name):
                 process.kill()
         while self.folder.exists():

@@ -6,7 +6,7 @@ decided here and part of the golden state's key (`device_key`); ports and paths 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.cache import content_key
@@ -80,6 +80,8 @@ COMPUTE = Spec(
     words=("zfs=off",),
 )  # fmt: skip
 SPECS = (SAN, COMPUTE)
+# Takes over from the first in one test (lab.second), with a ZFS of its own; never part of a saved state.
+SECOND_SAN = replace(SAN, name="san2", number=3, words=("zolder.role=san", "spl.spl_hostid=0x5a6f6c32"))
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ def device_arguments(spec: Spec, folder: Path, links: Path, ssh_port: int) -> li
         "-netdev", f"user,id=user,ipv6=off,hostfwd=tcp:127.0.0.1:{ssh_port}-:22",
     ]  # fmt: skip
     for name in LINKS:
-        # The SAN listens; the other comes back by itself when the SAN was switched off meanwhile.
-        role = "server=on" if spec.number == 1 else "server=off,reconnect-ms=100"
+        # A SAN listens; the other comes back by itself when the SAN was switched off meanwhile.
+        role = "server=off,reconnect-ms=100" if spec == COMPUTE else "server=on"
         words += ["-netdev", f"stream,id={name},{role},addr.type=unix,addr.path={links / name}.sock"]
     for place, name in enumerate(("user", *LINKS)):
         mtu = "" if name == "user" else ",host_mtu=9000"

@@ -44,9 +44,13 @@ class Volumes:
         snapshot: str | None = None,
         source: str | None = None,
         multiattach: bool = False,
+        backend: str | None = None,
     ) -> str:
-        """Create a volume, empty, from a snapshot or from another volume, and wait until it is available."""
-        volume_type = self._multiattach_type() if multiattach else None
+        """Create a volume, empty, from a snapshot or from another volume, and wait until it is available.
+
+        :param backend: the volume_backend_name that it is to be at; None for any.
+        """
+        volume_type = self._type(backend, multiattach=multiattach) if multiattach or backend else None
         made = self._cinder.volumes.create(
             size_gib, snapshot_id=snapshot, source_volid=source, volume_type=volume_type
         )
@@ -118,6 +122,11 @@ class Volumes:
         self._cinder.attachments.complete(attachment)
         self.wait(self._cinder.attachments.show(attachment).volume_id, "in-use")
 
+    def attachments(self, volume: str) -> list[str]:
+        """Return the ids of a volume's attachments."""
+        found = self._cinder.attachments.list(search_opts={"volume_id": volume})
+        return sorted(attachment.id for attachment in found)
+
     def detach(self, attachment: str) -> None:
         """End an attachment; the machine has let go of the volume."""
         self._cinder.attachments.delete(attachment)
@@ -131,12 +140,15 @@ class Volumes:
         """Return Cinder's services with their states."""
         return [service.to_dict() for service in self._cinder.services.list()]
 
-    def _multiattach_type(self) -> str:
+    def _type(self, backend: str | None, *, multiattach: bool) -> str:
+        """Return the id of the volume type for a back end, or for any, made when it is first asked for."""
+        name = "-".join([backend or "any", *(["multiattach"] if multiattach else [])])
         for known in self._cinder.volume_types.list():
-            if known.name == "multiattach":
+            if known.name == name:
                 return str(known.id)
-        made = self._cinder.volume_types.create("multiattach")
-        made.set_keys({"multiattach": "<is> True"})
+        keys = {"volume_backend_name": backend} if backend else {}
+        made = self._cinder.volume_types.create(name)
+        made.set_keys(keys | ({"multiattach": "<is> True"} if multiattach else {}))
         return str(made.id)
 
 

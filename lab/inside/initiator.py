@@ -30,34 +30,55 @@ def prepare() -> None:
         context.set_client_mode(False)
 
 
-def properties() -> dict[str, Any]:
-    """Return the connector, as Nova sends it to Cinder."""
+def properties(*, multipath: bool = False) -> dict[str, Any]:
+    """Return the connector, as Nova sends it to Cinder.
+
+    :param multipath: over all paths of a volume, or not at all where multipath cannot be had; here and below.
+    """
     found: dict[str, Any] = connector.get_connector_properties(
-        "", "192.168.77.2", False, False, host="compute"
+        "", "192.168.77.2", multipath, multipath, host="compute"
     )
     return found
 
 
-def connect(connection: dict[str, Any]) -> str:
+def connect(connection: dict[str, Any], *, multipath: bool = False) -> str:
     """Attach a volume and return its device.
 
     :param connection: the connection_info of a Cinder attachment; here and below.
     """
-    device: str = os.path.realpath(_brick(connection).connect_volume(connection)["path"])
+    device: str = os.path.realpath(_brick(connection, multipath).connect_volume(connection)["path"])
     return device
 
 
-def grow(connection: dict[str, Any]) -> int:
+def grow(connection: dict[str, Any], *, multipath: bool = False) -> int:
     """Have the initiator look again at a volume's size, and return it in bytes."""
-    size: int = _brick(connection).extend_volume(connection)
+    size: int = _brick(connection, multipath).extend_volume(connection)
     return size
 
 
-def disconnect(connection: dict[str, Any], device: str) -> None:
-    """Detach a volume; what is mounted from it is unmounted first."""
+def disconnect(
+    connection: dict[str, Any], device: str, *, multipath: bool = False, force: bool = False
+) -> None:
+    """Detach a volume; what is mounted from it is unmounted first.
+
+    :param force: even where its target has gone already.
+    """
     if _mount_point(device).is_mount():
         _run("umount", str(_mount_point(device)))
-    _brick(connection).disconnect_volume(connection, {"type": "block", "path": device})
+    brick, information = _brick(connection, multipath), {"type": "block", "path": device}
+    brick.disconnect_volume(connection, information, force=force, ignore_errors=force)
+
+
+def trim(device: str) -> int:
+    """Delete all files of a mounted file system, trim it, and return how many bytes that gave back."""
+    folder = _mount_point(device)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    _run("sync", "--file-system", str(folder))
+    # It says: "/mnt: 1 GiB (1073741824 bytes) trimmed".
+    said = subprocess.run(["fstrim", "--verbose", str(folder)], check=True, capture_output=True, text=True)
+    return int(said.stdout.partition("(")[2].split()[0])
 
 
 def make_file_system(device: str) -> None:
@@ -93,8 +114,9 @@ def read_files(device: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _brick(connection: dict[str, Any]) -> Any:  # noqa: ANN401 - os-brick has no types
-    return connector.InitiatorConnector.factory(connection["driver_volume_type"].upper(), "")
+def _brick(connection: dict[str, Any], multipath: bool) -> Any:  # noqa: ANN401, FBT001 - os-brick has no types; private
+    protocol = connection["driver_volume_type"].upper()
+    return connector.InitiatorConnector.factory(protocol, "", use_multipath=multipath)
 
 
 def _mount_point(device: str) -> Path:
@@ -118,6 +140,7 @@ if __name__ == "__main__":
         connect,
         grow,
         disconnect,
+        trim,
         make_file_system,
         grow_file_system,
         write_files,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, PARENT, PORTALS, PREFIX
+from tests.contract.ground import INITIATOR, MIB, PARENT, ROUTE
 from tests.support.san import connected, ssh_target
 from zolder.errors import NotPermitted
 from zolder.model import Chap
@@ -36,7 +36,7 @@ def asked(lab: Lab) -> None:
                 sparse=True,
             )
         chap = Chap("user", "a-lab-secret-123")
-        san.export_zvol(PARENT, ZVOL, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=chap)
+        san.export_zvol(PARENT, ZVOL, INITIATOR, route=ROUTE, attachment=None, chap=chap)
         san.delete_zvol(PARENT, ZVOL)
         with contextlib.suppress(NotPermitted):
             san.get_figures(DatasetName("data/other"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, PARENT, PORTALS, PREFIX
+from tests.contract.ground import INITIATOR, MIB, PARENT, ROUTE
 from tests.support.san import connected
 from zolder.client.remote import RemoteStorage
 from zolder.errors import Busy, PoolSuspended, PoolUnavailable, TransportError
@@ -60,11 +60,11 @@ def test_exported_zpool(lab: Lab, san: RemoteStorage) -> None:
         lambda: san.get_zvol(FAST, made.name),
         lambda: san.get_figures(FAST),
         lambda: make(san, FAST),
+        lambda: san.withdraw_zvol(FAST, made.name, None, attachment=None),
     ]
     for attempt in attempts:
         with pytest.raises(PoolUnavailable, match="fast"):
             attempt()
-    assert not san.withdraw_zvol(FAST, made.name, None).changed
     assert san.list_exports(FAST) == ()
     lab.san.succeed("zpool import fast")
     assert san.get_zvol(FAST, made.name) == made
@@ -143,7 +143,7 @@ def test_late_link(lab: Lab, san: RemoteStorage) -> None:
     lab.san.succeed("udevadm control --stop-exec-queue")
     made = make(san)
     lab.san.fail(f"test -e /dev/zvol/{PARENT}/{made.name}")
-    exported = san.export_zvol(PARENT, made.name, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    exported = san.export_zvol(PARENT, made.name, INITIATOR, route=ROUTE, attachment=None, chap=None)
     assert exported.changed
     lab.san.succeed("udevadm control --start-exec-queue")
     lab.san.wait_until(f"test -e /dev/zvol/{PARENT}/{made.name}", 30, "the zvol's link")
@@ -190,7 +190,7 @@ def test_cut_lines(lab: Lab, san: RemoteStorage, seed: int, caplog: pytest.LogCa
     clone_it = partial(
         san.clone_zvol, PARENT, name, None, twin, volume_id=ids[1], volsize_bytes=2 * SIZE, sparse=False
     )
-    export_it = partial(san.export_zvol, PARENT, twin, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    export_it = partial(san.export_zvol, PARENT, twin, INITIATOR, route=ROUTE, attachment=None, chap=None)
     requests: list[Callable[[], object]] = [
         make_it,
         partial(san.create_snapshot, PARENT, name, SNAPSHOT),

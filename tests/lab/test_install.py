@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import tomllib
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, PARENT, PORTALS, PREFIX
+from lab.policy import CONFIGURATION
+from tests.contract.ground import INITIATOR, MIB, PARENT, PREFIX, ROUTE
 from tests.support.san import connected, ssh_target
 from tests.support.waiting import wait_until
 from zolder.client.pool import Pool
@@ -29,8 +31,9 @@ PASSWORD: Final = "three-in-the-morning"
 # What a machine has on which Zolder was never installed, but for the code itself.
 BARE: Final = """
 systemctl stop zolder-helper.socket zolder-helper.service
-systemctl disable zolder-helper.socket
-rm -rf /etc/systemd/system/zolder-helper.* /etc/zolder /var/lib/zolder /run/zolder
+systemctl stop zolder-portals.service zolder-restore.service
+systemctl disable zolder-helper.socket zolder-portals.service zolder-restore.service
+rm -rf /etc/systemd/system/zolder-* /etc/zolder /var/lib/zolder /var/lib/zolder-helper /run/zolder
 rm -f /etc/ssh/sshd_config.d/*zolder.conf /etc/tmpfiles.d/zolder.conf /etc/modules-load.d/zolder.conf
 rm -f /etc/udev/rules.d/*-zolder.rules
 systemctl daemon-reload
@@ -70,7 +73,9 @@ def findings(lab: Lab) -> dict[tuple[str, str], dict[str, Any]]:
 def test_the_lab_is_as_installed(lab: Lab) -> None:
     """What the lab's image holds is what the commands make: they find nothing to change."""
     assert lab.san.succeed("zolder-san install --dry-run").strip() == "Nothing to change."
-    both = with_key(lab, f"{AUTHORIZE} --parent fast/volumes --dry-run")
+    portals = tomllib.loads(CONFIGURATION)["identity"]["lab"]["portals"]
+    all_of_it = " ".join([AUTHORIZE, "--parent fast/volumes", *(f"--portal {portal}" for portal in portals)])
+    both = with_key(lab, f"{all_of_it} --dry-run")
     assert lab.san.succeed(both).strip() == "Nothing to change."
     found = findings(lab)
     assert [name for name, finding in found.items() if finding["level"] != "warning"] == []
@@ -92,7 +97,7 @@ def test_from_a_bare_machine(lab: Lab) -> None:
     try:
         storage.get_figures(PARENT)
         create(storage)
-        storage.export_zvol(PARENT, VOLUME, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+        storage.export_zvol(PARENT, VOLUME, INITIATOR, route=ROUTE, attachment=None, chap=None)
         listed = json.loads(lab.san.succeed("zolder-san list --json"))
         assert [(one["identity"], one["open_channels"]) for one in listed] == [("lab", 1)]
         said = lab.san.succeed("zolder-san revoke lab", timeout_seconds=120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,26 +20,25 @@ if TYPE_CHECKING:
 
 SECRET = Chap("zolder", "a-lab-secret-123")
 OTHER_SECRET = Chap("second", "a-lab-secret-456")
-SERIAL = "6f0c6a1e8d2b4c5fa7e09b1d2c3f4a5b"
+VOLUME_ID = "6f0c6a1e-8d2b-4c5f-a7e0-9b1d2c3f4a5b"
 
 _EXPORT = """
 with device.open_zvol(given["dataset"], timeout_seconds=20) as held:
     changed = lio.Lio().ensure_export(
-        given["target"],
-        backstore=given["backstore"],
+        subject_of(given),
         device=held.path,
-        serial=given["serial"],
+        volume_id=VolumeId(given["volume_id"]),
         portals=tuple(map(Portal, given["portals"])),
         initiator=InitiatorName(given["initiator"]),
         chap=Chap(*given["chap"]) if given["chap"] else None,
+        read_only=False,
     )
 answer(changed)
 """
 
 _CLOSE = """
-answer(lio.Lio().remove_initiator(
-    given["target"], backstore=given["backstore"], initiator=InitiatorName(given["initiator"])
-))
+changed = lio.Lio().remove_initiator(subject_of(given), InitiatorName(given["initiator"]))
+answer([changed, lio.Lio().initiators_of(subject_of(given))])
 """
 
 _numbers = itertools.count(1)
@@ -51,7 +50,12 @@ class Volume:
 
     beside: Beside
     name: str
-    serial: str
+    volume_id: str
+
+    @property
+    def serial(self) -> str:
+        """The disk's serial."""
+        return self.volume_id.replace("-", "")
 
     @property
     def dataset(self) -> str:
@@ -67,16 +71,15 @@ class Volume:
         """Run a piece of Python in the SAN that knows this volume."""
         given = {
             "dataset": self.dataset,
-            "target": self.target,
-            "backstore": self.name,
-            "serial": self.serial,
+            "prefix": PREFIX,
+            "volume_id": self.volume_id,
             "portals": PORTALS,
         }
         return self.beside.run(piece, **{**given, **more})
 
     def export(self, initiator: InitiatorName = INITIATOR, chap: Chap | None = SECRET) -> bool:
         """Let an initiator reach it."""
-        pair = [chap.user, chap.secret] if chap else None
+        pair = [chap.user, chap.secret, chap.target_user, chap.target_secret] if chap else None
         changed: bool = self.ask(_EXPORT, initiator=initiator, chap=pair)
         return changed
 
@@ -97,10 +100,10 @@ def beside(lab: Lab) -> Iterator[Beside]:
 def volume(lab: Lab, beside: Beside) -> Iterator[Volume]:
     """A zvol of its own for each test; all of it is gone afterwards, or the test fails."""
     number = next(_numbers)
-    made = Volume(beside, f"volume-lio-{number}", f"{number:08x}{SERIAL[8:]}")
+    made = Volume(beside, f"volume-lio-{number}", f"{number:08x}{VOLUME_ID[8:]}")
     lab.san.succeed(f"zfs create -s -V 64M {made.dataset}")
     yield made
-    made.ask('answer(lio.Lio().remove_export(given["target"], backstore=given["backstore"]))')
+    made.ask("answer(lio.Lio().remove_export(subject_of(given)))")
     left = lab.san.succeed(f"zfs destroy {made.dataset} && ls /sys/kernel/config/target/core")
     assert left == "alua\n"
 
@@ -233,6 +236,19 @@ def test_only_the_right_secret_opens_the_target(
     assert compute.login(volume.target, SECRET) == 0
 
 
+def test_with_mutual_chap_the_target_shows_a_secret_too(volume: Volume, compute: Initiator) -> None:
+    """Who asks for the target's secret logs in where it is right, and lets go where it is wrong."""
+    both = Chap("zolder", "a-lab-secret-123", "target", "the-targets-own-9")
+    volume.export(chap=both)
+    # 19: the initiator itself gives up the login.
+    assert compute.login(volume.target, replace(both, target_secret="not-the-targets-9")) == 19
+    compute.logout(volume.target)
+    assert compute.login(volume.target, both) == 0
+    compute.logout(volume.target)
+    volume.export(chap=SECRET)
+    assert compute.login(volume.target, both) == 19, "a target without a secret cannot show one"
+
+
 def test_a_replaced_secret_counts_at_once(volume: Volume, compute: Initiator) -> None:
     """After a new secret the old one is refused."""
     volume.export()
@@ -258,7 +274,7 @@ def test_discovery_shows_an_initiator_its_own_targets_only(
     lab: Lab, volume: Volume, compute: Initiator, second: Initiator
 ) -> None:
     """SendTargets shows a target to those with an ACL, and nothing at all to anybody else."""
-    other = Volume(volume.beside, f"{volume.name}-other", f"00ff{volume.serial[4:]}")
+    other = Volume(volume.beside, f"{volume.name}-other", f"00ff{volume.volume_id[4:]}")
     lab.san.succeed(f"zfs create -s -V 64M {other.dataset}")
     try:
         volume.export()
@@ -308,15 +324,15 @@ def ensure(kill_at=None):
     tree = Counted(lio.TARGET_ROOT, kill_at)
     with device.open_zvol(given["dataset"], timeout_seconds=20) as held:
         lio.Lio(tree=tree).ensure_export(
-            given["target"], backstore=given["backstore"], device=held.path, serial=given["serial"],
+            subject_of(given), device=held.path, volume_id=VolumeId(given["volume_id"]),
             portals=tuple(map(Portal, given["portals"])), initiator=InitiatorName(given["initiator"]),
-            chap=Chap("zolder", "a-lab-secret-123"),
+            chap=Chap("zolder", "a-lab-secret-123"), read_only=False,
         )
     return tree.steps
 
 def remove(kill_at=None):
     tree = Counted(lio.TARGET_ROOT, kill_at)
-    lio.Lio(tree=tree).remove_export(given["target"], backstore=given["backstore"])
+    lio.Lio(tree=tree).remove_export(subject_of(given))
     return tree.steps
 
 def killed(work, step):
@@ -396,7 +412,7 @@ answer(holders.holders_of(given["dataset"], node))
     lab.san.wait_until(f"test -L {link}", 20)
     assert volume.ask(ask) == []
     volume.export()
-    assert [line.partition("/")[2] for line in volume.ask(ask)] == [volume.name]
+    assert [line.partition("/")[2] for line in volume.ask(ask)] == [volume.dataset.replace("/", ":")]
     volume.close()
     lab.san.succeed(f"systemd-run --unit holder --collect sh -c 'exec sleep 600 < {link}'")
     lab.san.wait_until(lambda: "(sleep)" in str(volume.ask(ask)), 10)

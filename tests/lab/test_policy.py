@@ -96,7 +96,7 @@ def test_a_reader_looks_and_changes_nothing(lab: Lab) -> None:
         for change in (
             lambda: make(storage, "volume-5", MIB),
             lambda: storage.delete_zvol(OTHER_PARENT, before[0].name),
-            lambda: storage.withdraw_zvol(OTHER_PARENT, before[0].name, None),
+            lambda: storage.withdraw_zvol(OTHER_PARENT, before[0].name, None, attachment=None),
         ):
             with pytest.raises(NotPermitted, match="is read-only in this SAN's policy: it may not"):
                 change()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, OTHER_PARENT, PARENT, PORTALS, PREFIX
+from tests.contract.ground import INITIATOR, MIB, OTHER_PARENT, PARENT, ROUTE
 from tests.support.san import connected, ssh_target
 from tests.support.waiting import wait_until
 from zolder.client.pool import Pool
@@ -155,7 +155,7 @@ def test_the_helper_starts_anew(lab: Lab, storage: RemoteStorage) -> None:
     """A request on an open channel passes after the helper was restarted under it."""
     steps(storage)["create"]()
     lab.san.succeed("systemctl restart zolder-helper.service")
-    storage.export_zvol(PARENT, A, INITIATOR, prefix=PREFIX, portals=PORTALS, chap=None)
+    storage.export_zvol(PARENT, A, INITIATOR, route=ROUTE, attachment=None, chap=None)
     lab.san.succeed("systemctl kill zolder-helper.service --signal=KILL")
     lab.san.wait_until("systemctl start zolder-helper.socket", 20, "the socket")
     assert [export.zvol for export in storage.list_exports(PARENT)] == [A]
@@ -168,12 +168,17 @@ def test_without_the_helper(lab: Lab, storage: RemoteStorage) -> None:
     lab.san.succeed("systemctl stop zolder-helper.socket zolder-helper.service")
     try:
         assert storage.get_zvol(PARENT, A).name == A
-        for request in (steps(storage)["delete"], lambda: storage.list_exports(PARENT)):
+        for request in (
+            lambda: storage.export_zvol(PARENT, A, INITIATOR, route=ROUTE, attachment=None, chap=None),
+            lambda: storage.list_exports(PARENT),
+        ):
             with pytest.raises(BackendError, match=r"root helper does not answer .* 'zolder-san install'"):
                 request()
+        assert storage.list_attachments(PARENT) == (), "what could not be opened is not on record either"
+        assert storage.delete_zvol(PARENT, A).changed
     finally:
         lab.san.succeed("systemctl start zolder-helper.socket")
-    assert storage.get_zvol(PARENT, A).name == A
+    assert storage.list_exports(PARENT) == ()
 
 
 def test_channels_of_an_identity(lab: Lab) -> None:

@@ -56,6 +56,11 @@ class Initiator:
                 "node.session.auth.username": chap.user,
                 "node.session.auth.password": chap.secret,
             }
+        if chap and chap.target_user and chap.target_secret:
+            settings |= {
+                "node.session.auth.username_in": chap.target_user,
+                "node.session.auth.password_in": chap.target_secret,
+            }
         node = self._node(target)
         update = " ".join(f"-n {name} -v '{value}'" for name, value in settings.items())
         prepare = f"{node} -o new >/dev/null && {node} -o update {update}"
