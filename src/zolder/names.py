@@ -245,6 +245,16 @@ def export_target(
     return subsystem_name(prefix, zvol, initiator) if exporter == NVMET else target_name(prefix, zvol)
 
 
+def chap_user(target: str, initiator: InitiatorName) -> str:
+    """Return the CHAP user of an initiator at a target.
+
+    tgtd keeps users for all targets together and tells of none whose it is; so it follows from both names,
+    and nobody can ask for another's.
+    """
+    digest = hashlib.sha256(f"{target} {initiator}".encode()).hexdigest()
+    return f"zolder-{digest[:_DIGEST_CHARACTERS]}"
+
+
 def unit_number(exporter: ExporterName) -> int:
     """Return the number of an export's one LUN, or its one namespace's id."""
     return 0 if exporter == LIO else 1

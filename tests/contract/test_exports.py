@@ -24,13 +24,12 @@ from zolder.names import (
     TargetPrefix,
     VolumeId,
     ZvolName,
+    chap_user,
     export_target,
+    target_name,
     unit_number,
     view_name,
 )
-
-# tgtd knows accounts by their user alone, and has to know ours.
-CHAP = Chap("zolder-0123456789abcdef", "correct-horse-battery")
 
 
 def new_attachment() -> AttachmentId:
@@ -47,10 +46,12 @@ class Way:
     initiator: InitiatorName
     second: InitiatorName
 
-    @property
-    def chap(self) -> Chap | None:
-        """A secret where the exporter takes one of iSCSI's kind."""
-        return None if self.route.exporter == NVMET else CHAP
+    def chap(self, zvol: Zvol) -> Chap | None:
+        """Return a secret of the first initiator where the exporter takes one of iSCSI's kind."""
+        if self.route.exporter == NVMET:
+            return None
+        user = chap_user(target_name(self.route.prefix, zvol.name), self.initiator)
+        return Chap(user, "correct-horse-battery")
 
     def open(
         self,
@@ -102,7 +103,7 @@ def test_export(way: Way) -> None:
     """An export names its target, portals, unit and the one initiator; repeated it changes nothing."""
     made = create(way.storage)
     attachment = new_attachment()
-    first = way.open(made, attachment=attachment, chap=way.chap)
+    first = way.open(made, attachment=attachment, chap=way.chap(made))
     route = way.route
     wanted = Export(
         made.name,
@@ -113,7 +114,7 @@ def test_export(way: Way) -> None:
         (way.initiator,),
     )
     assert first == Change(changed=True, value=wanted)
-    assert way.open(made, attachment=attachment, chap=way.chap) == Change(changed=False, value=wanted)
+    assert way.open(made, attachment=attachment, chap=way.chap(made)) == Change(changed=False, value=wanted)
     assert way.reachable(made) == [way.initiator]
     assert way.recorded(made) == [(way.initiator, attachment)]
     assert way.close(made, way.initiator, attachment) == Change(changed=True, value=())
@@ -232,7 +233,7 @@ def test_ensure_exports(way: Way) -> None:
     wanted = (
         Access(first.name, way.initiator, None),
         Access(absent, way.initiator, None),
-        Access(second.name, way.initiator, attachment, way.chap),
+        Access(second.name, way.initiator, attachment, way.chap(second)),
     )
     done = way.storage.ensure_exports(PARENT, wanted, route=way.route)
     assert done.changed

@@ -67,13 +67,18 @@ def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: obje
     """Return a volume as Cinder's manager has it, attached to ``connectors``."""
     attachments = [
         objects.VolumeAttachment(
-            id=str(uuid.uuid4()), attach_status="attached", connector=connector, connection_info=None
+            id=str(uuid.uuid4()),
+            attach_status="attached",
+            attach_mode="rw",
+            connector=connector,
+            connection_info=None,
         )
         for connector in connectors
     ]
     values = {
         "id": str(uuid.uuid4()),
         "size": size,
+        "status": "in-use" if connectors else "available",
         "_name_id": None,
         "provider_auth": None,
         "provider_location": None,

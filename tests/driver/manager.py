@@ -19,7 +19,11 @@ Connector = dict[str, Any]
 def reserve(volume: objects.Volume) -> objects.VolumeAttachment:
     """Make the row that an attachment begins with (API._attachment_reserve)."""
     row = objects.VolumeAttachment(
-        id=str(uuid.uuid4()), attach_status="reserved", connector=None, connection_info=None
+        id=str(uuid.uuid4()),
+        attach_status="reserved",
+        attach_mode="null",
+        connector=None,
+        connection_info=None,
     )
     volume.volume_attachment.objects.append(row)
     return row

@@ -19,7 +19,7 @@ AT_ONCE = {"mode": None}
 
 
 def volume_with(*rows: tuple[str, dict[str, Any] | None]) -> objects.Volume:
-    """Return a volume with a row for each status and connector."""
+    """Return a volume with a row for each status and connector, and with a mode in each."""
     volume = new_volume(1, *(connector for _, connector in rows))
     for row, (status, _) in zip(volume.volume_attachment, rows, strict=True):
         row.attach_status = status
@@ -77,6 +77,41 @@ def test_a_row_that_is_updated_again_keeps_its_id() -> None:
     use = name_use(volume_with(("attached", ONE | {KEY: ID})), given)
     assert (use.attachment, use.fresh) == (ID, False)
     assert given[KEY] == ID
+
+
+@pytest.mark.parametrize("status", ["attaching", "in-use", "reserved"])
+def test_a_row_made_with_a_connector_keeps_its_id_when_it_is_updated(status: str) -> None:
+    """attachment_create leaves the word "null" in it, with which an update passes no mode."""
+    volume = volume_with(("attached", ONE | {KEY: ID}))
+    volume.status, volume.volume_attachment[0].attach_mode = status, "null"
+    given = dict(ONE)
+    use = name_use(volume, given)
+    assert (use.attachment, use.fresh) == (ID, False)
+    assert given[KEY] == ID
+
+
+@pytest.mark.parametrize(
+    ("status", "mode", "rows"),
+    [
+        ("backing-up", "null", [ONE | {KEY: ID}]),
+        ("uploading", "null", [ONE | {KEY: ID}]),
+        ("in-use", "rw", [ONE | {KEY: ID}]),
+        ("in-use", "null", [ONE]),
+        ("in-use", "null", [TWO | {KEY: ID}]),
+        ("in-use", "null", [ONE | {KEY: ID}, TWO | {KEY: str(uuid.uuid4())}]),
+    ],
+)
+def test_what_may_be_cinders_own_attachment_takes_no_rows_id(
+    status: str, mode: str, rows: list[dict[str, Any]]
+) -> None:
+    """Without a mode it is an update only where the one row and the volume's status leave nothing else."""
+    volume = volume_with(*(("attached", row) for row in rows))
+    volume.status = status
+    for row in volume.volume_attachment:
+        row.attach_mode = mode
+    given = dict(ONE)
+    assert name_use(volume, given).attachment is None
+    assert given == ONE
 
 
 def test_a_connector_that_has_an_id_keeps_it() -> None:

@@ -18,6 +18,7 @@ from zolder.cinder.driver import ZolderDriver
 from zolder.errors import ConnectionLost, PoolUnavailable
 from zolder.fake import FakeStorage
 from zolder.model import Change, Export
+from zolder.names import InitiatorName, chap_user
 
 ONE = connector_of("one")
 TWO = connector_of("two")
@@ -239,8 +240,8 @@ def test_chap_secrets_differ_for_each_initiator(make_driver: MakeDriver, san: Fa
     driver.create_volume(volume)
     first, second = attach(driver, volume, ONE), attach(driver, volume, TWO)
     method, _, secret = volume.provider_auth.split()
-    digest = hmac.new(secret.encode(), ONE["initiator"].encode(), hashlib.sha256).hexdigest()
-    user, expected = f"zolder-{digest[32:48]}", digest[:32]
+    expected = hmac.new(secret.encode(), ONE["initiator"].encode(), hashlib.sha256).hexdigest()[:32]
+    user = chap_user(first["target_iqn"], InitiatorName(ONE["initiator"]))
     assert (first["auth_method"], first["auth_username"], first["auth_password"]) == (method, user, expected)
     assert first["auth_username"] != second["auth_username"], "tgtd holds one secret a user"
     assert first["auth_password"] != second["auth_password"]

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cinder import context, objects
@@ -22,9 +22,9 @@ from cinder.db import models
 from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
 
-from zolder.api import Storage
 from zolder.cinder.chap import chap_for, new_provider_auth
 from zolder.cinder.settings import Settings
+from zolder.cinder.storage import San
 from zolder.cli import backends, command
 from zolder.cli.cinder_side import CinderReader
 from zolder.cli.finding import Kind
@@ -42,6 +42,7 @@ from zolder.names import (
     TargetPrefix,
     VolumeId,
     ZvolName,
+    target_name,
 )
 
 objects.register_all()
@@ -94,6 +95,21 @@ class BusySan(FakeStorage):
         return ensured
 
 
+@dataclass(frozen=True)
+class OpenedSan(San):
+    """A SAN that counts how often it was opened and not closed again."""
+
+    left: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        """Count."""
+        type(self).left += 1
+
+    def close(self) -> None:
+        """Count back."""
+        type(self).left -= 1
+
+
 @dataclass
 class Cloud:
     """Cinder's database with what is put there, a SAN, and the command."""
@@ -102,6 +118,7 @@ class Cloud:
     capture: pytest.CaptureFixture[str]
     asked: list[Settings] = field(default_factory=list)
     san: BusySan = field(default_factory=BusySan)
+    away: str = ""
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run the command and return its exit status with what it said."""
@@ -179,12 +196,15 @@ class Cloud:
             PARENT, access.zvol, access.initiator, route=ROUTE, attachment=access.attachment, chap=chap
         )
 
-    def _connect(self, settings: Settings) -> Storage:
+    def _connect(self, settings: Settings) -> San:
+        assert not OpenedSan.left, "the one before was not left"
         self.asked.append(settings)
+        if self.away:
+            raise ConnectFailed(self.away)
         if settings.san_address != "192.0.2.1":
             message = f"{settings.san_address} cannot be reached: check that the SAN is up"
             raise ConnectFailed(message)
-        return self.san
+        return OpenedSan(self.san, self.san)
 
 
 def name_of(identifier: str) -> ZvolName:
@@ -215,6 +235,7 @@ def cloud(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> It
     restore = database.main_context_manager.patch_factory(facade)
     yield Cloud(path, capsys)
     restore()
+    assert not OpenedSan.left
     facade.dispose_pool()
     cfg.CONF.reset()
 
@@ -270,12 +291,34 @@ def test_shared_parent(cloud: Cloud) -> None:
 
 def test_other_control_node(cloud: Cloud) -> None:
     """Volumes that Cinder has at a back end that is not configured here are noted, and are no finding."""
+    cloud.add_volume()
     cloud.add_volume(host=f"control2@one#{PARENT}")
     migrated = cloud.add_volume(row=False)
     cloud.add_volume(zvol=False, host=f"control2@one#{PARENT}", _name_id=migrated)
     status, said = cloud.run()
     assert status == 0
     assert f"the volumes of 2 zvols here at control2@one#{PARENT}" in said
+
+
+def test_nothing_but_another_control_nodes(cloud: Cloud) -> None:
+    """Where this configuration has no volume, and Cinder all zvols elsewhere, nothing was compared: 2."""
+    cloud.add_volume(host=f"control2@one#{PARENT}")
+    status, said = cloud.run()
+    assert status == 2
+    assert "Cinder has no volume at control@one, control@two, and all 1 zvols here at control2@one" in said
+    cloud.add_volume(row=False)
+    assert cloud.run()[0] == 1
+
+
+@pytest.mark.parametrize("section", ["one", "backend_defaults", "DEFAULT"])
+def test_backend_host(cloud: Cloud, section: str) -> None:
+    """cinder-volume takes it from the back end's own section, and a shared one does not count."""
+    text = cloud.configuration.read_text() + "[backend_defaults]\n"
+    cloud.configuration.write_text(text.replace(f"[{section}]\n", f"[{section}]\nbackend_host = elsewhere\n"))
+    backends.read_configuration([str(cloud.configuration)])
+    (ground,) = backends.read_grounds([])
+    first = "elsewhere@one" if section == "one" else "control@one"
+    assert [back_end.host for back_end in ground.back_ends] == [first, "control@two"]
 
 
 def test_cluster(cloud: Cloud) -> None:
@@ -372,6 +415,27 @@ def test_repair_asks_cinder_again(cloud: Cloud) -> None:
     assert cloud.san.list_attachments(PARENT) == (internal,)
 
 
+def test_repair_leaves_a_revert_alone(cloud: Cloud) -> None:
+    """Its temporary volume is in-use without a row, and what Cinder has attached there for itself stays."""
+    volume = cloud.add_volume(status="in-use")
+    internal = Access(name_of(volume), MACHINE, None)
+    cloud.open(internal)
+    assert cloud.run("--repair", "--yes")[0] == 0
+    database.volume_update(ADMIN, volume, {"status": "available"})
+    begin = lambda: database.volume_update(ADMIN, volume, {"status": "in-use"})  # noqa: E731 - said once
+    assert run_with_operator(cloud, "y", begin)[0] == 0
+    assert cloud.san.list_attachments(PARENT) == (internal,)
+
+
+def test_repair_of_a_san_that_went_away(cloud: Cloud) -> None:
+    """A SAN that cannot be reached once the operator has answered leaves every finding unmended, in words."""
+    volume = cloud.add_volume()
+    cloud.open(Access(name_of(volume), STRANGER, None))
+    status, said = run_with_operator(cloud, "y", lambda: setattr(cloud, "away", "it is away"))
+    assert status == 1
+    assert "failed: it is away" in said
+
+
 def test_operator_says_no(cloud: Cloud) -> None:
     """Whoever answers anything but yes has nothing changed."""
     volume = cloud.add_volume()
@@ -438,7 +502,7 @@ def test_repair_of_the_old_call(cloud: Cloud) -> None:
         MACHINE,
         route=ROUTE,
         attachment=access.attachment,
-        chap=chap_for(secret, MACHINE),
+        chap=chap_for(secret, target_name(ROUTE.prefix, access.zvol), MACHINE),
     )
     assert not same.changed
 

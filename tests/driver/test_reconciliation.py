@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from cinder import objects
 
 from tests.driver.conftest import PARENT, Taken, connector_of, lose_exports, new_volume, secrets_of
 from tests.driver.manager import attach
+from tests.support.waiting import wait_until
 from zolder.cinder.driver import ZolderDriver
+from zolder.cinder.reconciliation import Sent
 from zolder.errors import DeadlineExceeded, PoolUnavailable
 from zolder.fake import FakeStorage
 from zolder.model import Access, Change, Chap, Refusal, Route
@@ -253,7 +256,7 @@ def test_what_cannot_be_closed_again_is_said(
     assert f"{volume.name} may stay open to {ONE['initiator']}" in line
 
 
-def test_secrets_are_sent_while_any_is_missing(
+def test_secrets_are_sent_and_what_nobody_has_is_said(
     make_driver: MakeDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those that Cinder does not know cannot be sent: one line says so, not one a minute."""
@@ -262,14 +265,55 @@ def test_secrets_are_sent_while_any_is_missing(
     known, unknown = volumes_on(driver, 2, ONE)
     plain = volumes_on(make_driver("use_chap_auth = false", storage=taken), 1, ONE)
     driver._volumes = lambda: [known, *plain]  # type: ignore[method-assign]  # in place of a database
-    for _ in range(3):
-        taken.take_over()
+    taken.take_over()
+    for lines in (1, 2, 3, 3, 3):
         assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
-        assert None not in secrets_of(taken, known).values()
+        wait_until(lambda: not driver._missing_secrets._sending, 10, "the round ended")
+        assert len(warnings(caplog)) == lines
+    assert None not in secrets_of(taken, known).values()
     assert None in secrets_of(taken, unknown).values()
-    assert warnings(caplog) == [
-        "Back end zolder lacked the CHAP secrets of 2 exports: sent those of 1 attachments"
+    *sent, hopeless = warnings(caplog)
+    assert sent == [
+        f"Back end zolder lacked the CHAP secrets of {missing} exports: sent those of 1 attachments"
+        for missing in (2, 1)
     ]
+    assert hopeless.startswith("1 exports of back end zolder wait for CHAP secrets that no attachment in")
+
+
+def test_the_figures_do_not_wait_for_the_secrets(make_driver: MakeDriver) -> None:
+    """Sending can take minutes on a SAN that has just taken a zpool over."""
+
+    class Stuck(Taken):
+        going_on = threading.Event()
+
+        def ensure_exports(
+            self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
+        ) -> Change[tuple[Refusal, ...]]:
+            assert self.going_on.wait(30)
+            return super().ensure_exports(parent, wanted, route=route)
+
+    stuck = Stuck((PARENT,))
+    driver = make_driver("use_chap_auth = true", storage=stuck)
+    [volume] = volumes_on(driver, 1, ONE)
+    driver._volumes = lambda: [volume]  # type: ignore[method-assign]  # in place of a database
+    stuck.take_over()
+    for _ in range(2):
+        assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
+    assert None in secrets_of(stuck, volume).values()
+    stuck.going_on.set()
+    wait_until(lambda: None not in secrets_of(stuck, volume).values(), 10, "the secrets were sent")
+
+
+def test_a_refused_round_is_not_complete(make_driver: MakeDriver, san: FakeStorage) -> None:
+    """What the SAN refused, or did not answer, may be taken the next minute."""
+    driver = make_driver("use_chap_auth = true")
+    kept, gone = volumes_on(driver, 2, ONE)
+    send = driver._reconciliation.send_secrets
+    assert send(lambda: [kept, gone]) == Sent(2, complete=True)
+    driver.delete_volume(gone)
+    assert send(lambda: [kept, gone]) == Sent(1, complete=False)
+    san.imported = False
+    assert send(lambda: [kept]) == Sent(0, complete=False)
 
 
 def test_an_internal_detachment_ends_no_other(make_driver: MakeDriver) -> None:

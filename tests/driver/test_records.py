@@ -21,6 +21,7 @@ from oslo_messaging import opts as messaging
 from sqlalchemy.pool import StaticPool
 
 from tests.driver.conftest import PARENT, Taken, connector_of, lose_exports, secrets_of
+from tests.support.waiting import wait_until
 from zolder.cinder.attachments import KEY
 from zolder.cinder.driver import ZolderDriver
 from zolder.fake import FakeStorage
@@ -226,9 +227,10 @@ def test_a_live_migration(cinder: Cinder, san: FakeStorage) -> None:
     assert accesses(san) == [("two", cinder.connector_of(destination)[KEY])]
 
 
-def test_a_row_that_is_updated_twice_keeps_its_id(cinder: Cinder, san: FakeStorage) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_row_that_is_updated_twice_keeps_its_id(cinder: Cinder, san: FakeStorage, *, at_once: bool) -> None:
     """A second id would take the first's place in the row, and the first would never be ended."""
-    row = cinder.attach(cinder.new_volume(), ONE)
+    row = cinder.attach(cinder.new_volume(), ONE, at_once=at_once)
     before = accesses(san)
     cinder.api.attachment_update(cinder.context, row, dict(ONE))
     assert accesses(san) == before
@@ -319,6 +321,7 @@ def test_another_head_gets_the_secrets_at_once(
     assert database.statements == [], "nothing is asked while nothing is missing"
     taken.take_over()
     assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
+    wait_until(lambda: "lacked the CHAP secrets" in caplog.text, 10, "the secrets were sent")
     assert [dict(secrets_of(taken, volume)) for volume in volumes[:2]] == before
     assert caplog.text.count("lacked the CHAP secrets of 2 exports: sent those of 4 attachments") == 1
     assert taken.get_figures(PARENT).secrets_missing == 0
@@ -337,5 +340,6 @@ def test_secrets_that_cannot_be_sent_do_not_fail_the_stats(
     taken.take_over()
     database.drop()
     assert cinder.manager.driver.get_volume_stats(refresh=True)["backend_state"] == "up"
-    assert "could not be looked at" in caplog.text
+    wait_until(lambda: "could not be looked at" in caplog.text, 10, "the log says why none were sent")
+    wait_until(lambda: "sent those of 0 attachments" in caplog.text, 10, "the round has ended")
     assert taken.get_figures(PARENT).secrets_missing == 1

@@ -15,9 +15,21 @@ from tests.driver.conftest import PARENT, Configure
 from tests.support import agent
 from tests.support.sshd import running_sshd
 from zolder.cinder.driver import ZolderDriver
+from zolder.cinder.settings import read_settings
 from zolder.cinder.storage import San, open_san
+from zolder.client.deadline import Deadline
+from zolder.client.diagnosis import ConnectDenied
 from zolder.client.local import LocalAgent
-from zolder.errors import BackendError, Error, NotFound, NotPermitted, PoolSuspended, PoolUnavailable
+from zolder.client.pool import Pool
+from zolder.errors import (
+    BackendError,
+    ConnectFailed,
+    Error,
+    NotFound,
+    NotPermitted,
+    PoolSuspended,
+    PoolUnavailable,
+)
 from zolder.fake import FakeStorage
 from zolder.names import DatasetName
 
@@ -156,15 +168,44 @@ def test_an_agent_that_cannot_export_like_that(
 def test_set_up_again_after_a_failure(configure: Configure) -> None:
     """Cinder tries again (reinit_driver_count), on the same driver."""
     storage = FakeStorage((PARENT,))
-    attempts = iter((PoolUnavailable("not yet"), None))
+    attempts = iter((PoolUnavailable("not yet"), None, None))
+    pools = [Pool(LocalAgent(("true",))) for _ in range(2)]
+    opened: list[Pool] = []
 
     def connect(_: object) -> San:
         if error := next(attempts):
             raise error
-        return San(storage, storage)
+        opened.append(pools[len(opened)])
+        return San(storage, storage, (opened[-1],))
 
     driver = ZolderDriver(configuration=configure("san_ip = 192.0.2.1"), connect=connect)
     with pytest.raises(exception.VolumeBackendAPIException):
         driver.do_setup(None)
     driver.do_setup(None)
+    driver.do_setup(None)
     driver.check_for_setup_error()
+    assert [is_closed(pool) for pool in pools] == [True, False]
+
+
+def test_a_san_that_is_left_has_no_channel(configure: Configure, tmp_path: Path) -> None:
+    """Closing it ends the agents at the other ends, and refuses what comes after."""
+    script = tmp_path / "agent.py"
+    features = json.dumps(["lio", "attachments"])
+    source = Path(agent.__file__).read_text()
+    script.write_text(source.replace('"features": []', f'"features": {features}'))
+    way = LocalAgent((sys.executable, "-S", "-E", str(script), "none"))
+    san = open_san(dataclasses.replace(read_settings(configure("san_ip = 192.0.2.1")), way=way))
+    assert [is_closed(pool) for pool in san.pools] == [False, False]
+    san.close()
+    assert [is_closed(pool) for pool in san.pools] == [True, True]
+
+
+def is_closed(pool: Pool) -> bool:
+    """Say whether a pool gives out no channel any more."""
+    try:
+        pool.greet(Deadline.after(10))
+    except ConnectDenied as err:
+        return "is closed" in err.message
+    except ConnectFailed:
+        return False
+    return False

@@ -137,8 +137,14 @@ class Kernel:
         finally:
             self._open = None
 
+    def find(self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName) -> Chap | None:
+        """Be zolder.san.secrets, as are the next two."""
+        self._hold_changing()
+        self._hold_zvol(f"{parent}/{zvol}")
+        self._hold(is_initiator(initiator), f"the initiator {initiator!a}")
+        return None
+
     def put(self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, chap: Chap) -> None:
-        """Be zolder.san.secrets, as is the next one."""
         self._hold_changing()
         self._hold_zvol(f"{parent}/{zvol}")
         self._hold(not zvol.endswith(_CLOSED), f"a secret for {zvol}")

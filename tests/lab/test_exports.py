@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.conversation import Conversation
-from tests.contract.ground import MIB, PARENT
+from tests.contract.ground import MIB, PARENT, PREFIX
 from tests.support.exported import (
     ADDRESS6,
     Volume,
@@ -24,13 +24,14 @@ from tests.support.exported import (
     new_attachment,
     portal_of,
     route_of,
+    secret_at,
     secret_for,
     wait_for_blocks,
 )
 from tests.support.reach import Reach, compute_reach
 from zolder.errors import Busy
 from zolder.model import Chap
-from zolder.names import LIO, NVMET, TGT, SnapshotName, VolumeId
+from zolder.names import LIO, NVMET, TGT, SnapshotName, VolumeId, target_name, view_name
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -76,14 +77,14 @@ def test_it_is_shut_before_the_first_and_after_the_last_attachment(
 ) -> None:
     """Who was not initialized is refused, and so is who was terminated; while it is open, only the named."""
     opened = volume.open(compute)
-    assert not second.log_in(opened, secret_for(volume.exporter, second.name))
+    assert not second.log_in(opened, secret_for(volume, second.name))
     volume.use(compute, opened)
     compute.log_out(opened)
     volume.close(compute)
-    assert not compute.log_in(opened, secret_for(volume.exporter, compute.name))
+    assert not compute.log_in(opened, secret_for(volume, compute.name))
     theirs = volume.open(second)
-    assert not compute.log_in(opened, secret_for(volume.exporter, compute.name))
-    assert second.log_in(theirs, secret_for(volume.exporter, second.name))
+    assert not compute.log_in(opened, secret_for(volume, compute.name))
+    assert second.log_in(theirs, secret_for(volume, second.name))
 
 
 def test_closing_ends_a_session_that_writes(
@@ -102,7 +103,7 @@ def test_closing_ends_a_session_that_writes(
         compute.log_out(opened)
     lab.compute.wait_until(lambda: writer.ask("progress")["error"], ENDS_SECONDS, "the writer to fail")
     compute.log_out(opened)
-    assert not compute.log_in(opened, secret_for(volume.exporter, compute.name))
+    assert not compute.log_in(opened, secret_for(volume, compute.name))
 
 
 def test_a_withdrawal_without_a_name_closes_it_to_all(volume: Volume, compute: Reach, second: Reach) -> None:
@@ -143,10 +144,10 @@ def test_only_the_right_secret_opens_it(volume: Volume, compute: Reach, second: 
     else:
         opened = volume.open(compute)
         volume.open(second)
-        found = secret_for(volume.exporter, compute.name)
+        found = secret_for(volume, compute.name)
         assert found is not None
         right = found
-        refused = [None, Chap(right.user, "wrong-secret-123"), secret_for(volume.exporter, second.name)]
+        refused = [None, Chap(right.user, "wrong-secret-123"), secret_for(volume, second.name)]
     if volume.exporter == TGT:
         # tgtd takes any secret of a target from any initiator of its: the docs say that this is weaker.
         refused.pop()
@@ -162,7 +163,7 @@ def test_a_changed_secret_counts_at_once_and_for_one_only(
     """After a new secret the old one is refused; who was let in before, or is another, is not disturbed."""
     theirs = volume.open(second)
     volume.use(second, theirs)
-    old = secret_for(volume.exporter, compute.name)
+    old = secret_for(volume, compute.name)
     assert old is not None
     new = Chap(old.user, "another-secret-123")
     volume.open(compute)
@@ -177,9 +178,7 @@ def test_no_secret_is_in_a_command_line_or_the_journal(
 ) -> None:
     """While exports come and go, no process of the SAN ever shows a secret, nor does a log."""
     secrets = [
-        chap.secret
-        for reach in (compute, second)
-        if (chap := secret_for(volume.exporter, reach.name)) is not None
+        chap.secret for reach in (compute, second) if (chap := secret_for(volume, reach.name)) is not None
     ]
     if volume.exporter == NVMET:
         secrets = [dhchap_key(b"shown nowhere")]
@@ -240,7 +239,7 @@ def test_a_live_migration_never_stops_its_writer(
     compute.log_out(ours)
     assert volume.close(compute, source) == (second.name,)
     assert volume.standing() == [second.name]
-    assert not compute.log_in(ours, secret_for(volume.exporter, compute.name))
+    assert not compute.log_in(ours, secret_for(volume, compute.name))
     if second.machine is compute.machine:
         assert writer.ask("count_wrong", device=disk) == 0
     second.machine.succeed(READ.format(disk))
@@ -315,6 +314,9 @@ def test_a_snapshot_is_attached_as_it_was(
     lab.compute.succeed(f"printf after- | dd of={disk} bs=4k conv=fsync,sync status=none")
     view_id = VolumeId(str(uuid.uuid4()))
     held = lab.san.succeed(f"zfs list -Hro name -t all {PARENT}")
+    secret = None
+    if volume.exporter != NVMET:
+        secret = secret_at(target_name(PREFIX, view_name(view_id)), compute.name)
     shown = storage.export_snapshot(
         PARENT,
         volume.name,
@@ -323,7 +325,7 @@ def test_a_snapshot_is_attached_as_it_was(
         view_id=view_id,
         route=route_of(volume.exporter),
         attachment=None,
-        chap=secret_for(volume.exporter, compute.name),
+        chap=secret,
     ).value
     with ExitStack() as undo:
         undo.callback(storage.withdraw_snapshot, PARENT, view_id, None, attachment=None)

@@ -153,7 +153,7 @@ def test_a_pulled_plug(
         note(f"booted after {booted:.1f} s; the longest write took {pauses} s")
         assert standing(volumes) == expected
         assert stale.standing() == []
-        assert not second_reach(lab, LIO).log_in(closed, secret_for(LIO, second_reach(lab, LIO).name))
+        assert not second_reach(lab, LIO).log_in(closed, secret_for(stale, second_reach(lab, LIO).name))
         assert "org.foreign:lio" in lab.san.succeed("ls /sys/kernel/config/target/iscsi")
         restored = dump_holdings(lab.san)
         restore(lab)

@@ -27,6 +27,8 @@ from zolder.names import (
     Portal,
     VolumeId,
     ZvolName,
+    chap_user,
+    target_name,
 )
 
 if TYPE_CHECKING:
@@ -53,12 +55,15 @@ def route_of(exporter: ExporterName, *addresses: str) -> Route:
     return Route(exporter, PREFIX, portals)
 
 
-def secret_for(exporter: ExporterName, initiator: InitiatorName) -> Chap | None:
-    """Return an initiator's secret, its user name its own, or None where there is no CHAP to be had."""
-    if exporter == NVMET:
-        return None
+def secret_for(volume: Volume, initiator: InitiatorName) -> Chap | None:
+    """Return an initiator's secret at a volume's target, or None where there is no CHAP to be had."""
+    return None if volume.exporter == NVMET else secret_at(target_name(PREFIX, volume.name), initiator)
+
+
+def secret_at(target: str, initiator: InitiatorName) -> Chap:
+    """Return an initiator's secret at a target."""
     digest = hashlib.sha256(initiator.encode()).hexdigest()
-    return Chap(f"zolder-{digest[:16]}", f"secret-{digest[16:32]}")
+    return Chap(chap_user(target, initiator), f"secret-{digest[16:32]}")
 
 
 def dhchap_key(seed: bytes) -> str:
@@ -105,14 +110,16 @@ class Volume:
             initiator.name,
             route=route_of(self.exporter, *addresses),
             attachment=attachment,
-            chap=chap or secret_for(self.exporter, initiator.name),
+            chap=chap or secret_for(self, initiator.name),
         ).value
         self.users.append((initiator, export))
         return export
 
     def use(self, initiator: Reach, export: Export) -> str:
         """Log in and return the disk, such as ``/dev/sda``."""
-        assert initiator.log_in(export, secret_for(self.exporter, initiator.name)), "the login was refused"
+        # The target's own, which of a snapshot's view is another than the volume's.
+        chap = None if self.exporter == NVMET else secret_at(export.target, initiator.name)
+        assert initiator.log_in(export, chap), "the login was refused"
         return f"/dev/{initiator.disk(export)}"
 
     def close(

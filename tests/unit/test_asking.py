@@ -390,7 +390,9 @@ def test_round(tmp_path: Path, verb: str) -> None:
     assert replace(server.seen[1], id=0, deadline_ms=1) == Request(
         0, ID, verb, 1, {"parent": str(PARENT), **params}
     )
-    assert 4000 < server.seen[1].deadline_ms <= 5000
+    # What is to be closed is closed, however late.
+    least, most = (30_000, 30_000) if verb == "close_export" else (4001, 5000)
+    assert least <= server.seen[1].deadline_ms <= most
 
 
 @pytest.mark.parametrize("answer", [1, "text", [1], {"a": 1}, {"a": {"b": {"value": 1}}}, [None]])

@@ -26,7 +26,7 @@ from tests.unit.kept_san import (
 from tests.unit.target_tree import Killed
 from zolder.errors import AlreadyExists, BackendError, Busy, Error, NotFound, NotPermitted
 from zolder.model import Access, Change, Chap, Export, Route
-from zolder.names import LIO, NVMET, TGT, InitiatorName, Portal, ZvolName, export_target
+from zolder.names import LIO, NVMET, TGT, InitiatorName, Portal, TargetPrefix, ZvolName, export_target
 from zolder.san.attachments import Attachments
 from zolder.san.libzfs import EXPORT_RECORD, VIEW_MARK, VOLUME_MARK, Property
 from zolder.san.root import Root
@@ -389,3 +389,16 @@ def test_route_is_held_to_the_policy_by_root(san: KeptSan) -> None:
         attachments(san).open(access(), Route(LIO, ROUTE.prefix, (Portal("198.51.100.9:3260"),)))
     assert san.record() is None
     assert san.reached_by() == {}
+
+
+def test_a_prefix_that_the_policy_has_lost_closes_nothing_and_says_so(san: KeptSan) -> None:
+    """What root cannot find again stays on record, so nobody takes it for closed."""
+    attachments(san).open(access(), ROUTE)
+    narrower = replace(POLICY, target_prefixes=(TargetPrefix("iqn.2003-01.org.elsewhere:"),))
+    late = Attachments(narrower, san.zpool(san.root(narrower)), ZVOL)
+    with pytest.raises(Busy, match="none of identity"):
+        late.close(access())
+    with pytest.raises(Busy, match="none of identity"):
+        late.close_all()
+    assert san.reached_by() == {DATASET: (ALICE,)}
+    assert san.agrees()

@@ -358,6 +358,30 @@ def test_row_of_the_old_call_may_be_anybodys() -> None:
     assert world.found() == ()
 
 
+def test_temporary_volume_of_a_revert_is_no_finding() -> None:
+    """It is in-use, has no row, and is attached by Cinder itself: to cut it would spoil the revert."""
+    world = World()
+    zvol = world.add_volume(status="in-use")
+    plant_unnamed_record(world, zvol)
+    assert world.found() == ()
+
+
+@pytest.mark.parametrize("plant", [plant_record, plant_unnamed_record], ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("attached", [True, False])
+def test_what_is_no_temporary_volume_is_found(
+    plant: Callable[[World, ZvolName], ZvolName],
+    attached: bool,  # noqa: FBT001 - pytest's way
+) -> None:
+    """In-use with a row, or with an id on record, is no revert's; nor is what is available."""
+    world = World()
+    zvol = world.add_volume(status="in-use" if plant is plant_record else "available")
+    if attached:
+        world.attach(zvol, MACHINES[0])
+    plant(world, zvol)
+    (finding,) = world.found()
+    assert (finding.kind, finding.repairable) == (Kind.ATTACHMENT_ONLY_ON_SAN, True)
+
+
 def test_id_counts_for_its_initiator_alone() -> None:
     """A record that has a row's id and another's name is a finding, and so is the row."""
     world = World()
@@ -426,7 +450,7 @@ def test_empty_target_without_a_record() -> None:
     cinder, san = world.sides()
     shut = compare(PARENT, cinder, replace(san, exports=(empty,), secrets_missing=1))
     assert [found.kind for found in shut] == [Kind.RECORD_ONLY]
-    assert "secrets" in shut[0].meaning
+    assert "1 exports wait for their secrets: cinder-volume sends those of attachments" in shut[0].meaning
 
 
 def test_no_advice_destroys_more_than_it_names() -> None:

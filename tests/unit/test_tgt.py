@@ -11,7 +11,7 @@ import pytest
 from tests.unit.tgt_daemon import Daemon, Lun, Target, serve
 from zolder.errors import AlreadyExists, BackendError, InvalidRequest
 from zolder.model import Chap
-from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName
+from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName, chap_user
 from zolder.san.exporter import Exported, Subject
 from zolder.san.tgt import Tgt, _tids
 from zolder.san.tgtd import Answer, Refusal, Request, Tgtd
@@ -31,7 +31,7 @@ GUARD = f"zolder-guard-{TID}"
 
 def chap_of(initiator: InitiatorName) -> Chap:
     """Return an account that only this initiator has."""
-    return Chap(f"zolder-{initiator.encode().hex()[-16:]}", f"not-for-any-log-{initiator[-5:]}")
+    return Chap(chap_user(TARGET, initiator), f"not-for-any-log-{initiator[-5:]}")
 
 
 class Killed(BaseException):
@@ -72,7 +72,7 @@ class San:
 
     def over(self, tgtd: Tgtd) -> Tgt:
         """Return an exporter that takes another way to the daemon."""
-        return Tgt(tgtd, block_devices=self.blocks)
+        return Tgt(tgtd, block_devices=self.blocks, return_seconds=0)
 
     def ensure(
         self,
@@ -289,12 +289,9 @@ def test_a_new_secret_replaces_the_old_one_and_no_other(san: San) -> None:
     assert san.log_in(BOB) == "in"
 
 
-def test_a_new_user_replaces_the_old_one(san: San) -> None:
-    """With a new user the old account is gone, and so is the need of one where none is asked for."""
+def test_without_chap_the_account_goes(san: San) -> None:
+    """Where no secret is asked for any more the account is gone, and the guard with the last of them."""
     san.ensure()
-    fresh = Chap("zolder-0123456789abcdef", "secret")
-    assert san.ensure(chap=fresh) is True
-    assert san.daemon.accounts == {GUARD: san.daemon.accounts[GUARD], fresh.user: "secret"}
     assert san.ensure(chap=None) is True
     assert san.daemon.accounts == {}
     assert san.daemon.log_in(TARGET, ALICE) == "in"
@@ -308,7 +305,8 @@ def test_what_tgtd_cannot_keep_apart_is_refused(san: San) -> None:
         (BOB, None),
         (BOB, chap_of(ALICE)),
         (BOB, Chap("volume-1", "secret")),
-        (BOB, Chap("zolder-0123456789abcdef", "x" * 224)),
+        (BOB, Chap("zolder-0123456789abcdef", "secret")),
+        (BOB, Chap(chap_of(BOB).user, "x" * 224)),
         (InitiatorName("nqn.2014-08.org.nvmexpress:bob"), None),
     )
     for initiator, chap in refused:
@@ -322,11 +320,11 @@ def test_more_initiators_than_fit_are_refused_before_anything_changes(san: San) 
     names = [InitiatorName(f"iqn.1993-08.org.debian:01:{'a' * 20}{number:03}") for number in range(99)]
     let_in = 0
     while let_in < 8 or len(san.daemon.targets[TID].redirect) + 80 < LONGEST_BYTES:
-        san.ensure(names[let_in], chap=Chap(f"zolder-{let_in:016x}", "secret"))
+        san.ensure(names[let_in], chap=chap_of(names[let_in]))
         let_in += 1
     before = san.picture()
     with pytest.raises(InvalidRequest, match="use lio"):
-        san.ensure(names[-1], chap=Chap("zolder-0123456789abcdef", "secret"))
+        san.ensure(names[-1], chap=chap_of(names[-1]))
     assert san.picture() == before
     assert len(san.tgt.initiators_of(SUBJECT)) == let_in
     assert len(san.daemon.targets[TID].redirect) <= LONGEST_BYTES
@@ -431,7 +429,7 @@ def test_exports_are_listed_by_prefix(san: San) -> None:
     second = replace(SUBJECT, zvol=ZvolName("volume-0"))
     san.ensure(BOB)
     san.ensure()
-    san.ensure(subject=second)
+    san.ensure(subject=second, chap=Chap(chap_user(f"{SUBJECT.prefix}volume-0", ALICE), "secret"))
     san.daemon.targets[7] = Target("iqn.2012-12.org.example:volume-2", luns={0: Lun("None")})
     listening = (Portal("0.0.0.0:3261"),)
     assert san.tgt.list_exports(SUBJECT.prefix) == (

@@ -12,7 +12,10 @@ attachment_update                                                               
 attachment_update, from the API's        saved in the row, which is younger      ``mode``, which only
 attachment_create with a connector       than the volume that came along         attachment_update writes
 attachment_update of a row that has      saved in the row, in place of the old   ``mode``, which the first
-a connector already                      one and its id                          update left in the row
+a connector already                      one and its id                          update left in the row; none
+                                                                                 where attachment_create made
+                                                                                 the row with a connector: it
+                                                                                 leaves the word "null" there
 initialize_connection over RPC (backup,  a copy is changed and dropped           neither
 migration from afar, the old REST call)
 driver and manager on this machine       the same dict comes back, so either     either
@@ -23,6 +26,12 @@ Hence an id is made where Cinder has a reserved row without a connector, or the 
 others share the unnamed attachment of their initiator, of which there is one: Cinder's own status of a volume
 (backing-up, uploading, migrating) lets only one of them at it. A guess for the other side would be worse: an
 id that nobody saved is never ended, and an id taken from another row ends that row's access with this one.
+
+A limit: where a row that has a connector is updated from another machine, or beside other rows (multiattach),
+nothing says which row it is. The update has an id of its own, and the first's access outlasts the detachment.
+It is not withdrawn here: os-initialize_connection can look the same, and would cut an instance off. ``zolder
+orphans`` shows it and ends it; delete_volume and a force-detach without a connector end it, too.
+
 Pure, no I/O.
 """
 
@@ -42,6 +51,11 @@ from zolder.names import AttachmentId
 # The connector's entry. Cinder and os-brick pass on what they do not know.
 KEY: Final = "zolder_attachment"
 _MODE: Final = "mode"
+_NO_MODE: Final = "null"
+# An attachment's row is updated in these; in all others Cinder attaches the volume for itself.
+_UPDATED_IN: Final = frozenset({
+    fields.VolumeStatus.ATTACHING, fields.VolumeStatus.IN_USE, fields.VolumeStatus.RESERVED,
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ def name_use(volume: Volume, connector: Connector) -> Use:
     if (attachment := attachment_of(connector)) is not None:
         return Use(attachment, fresh=False)
     rows = list(volume.volume_attachment or ())
-    if (attachment := _updated_again(rows, connector)) is not None:
+    if (attachment := _updated_again(volume, rows, connector)) is not None:
         connector[KEY] = str(attachment)
         return Use(attachment, fresh=False)
     if _MODE in connector or any(_is_open(row) for row in rows):
@@ -89,15 +103,22 @@ def _is_open(row: Attachment) -> bool:
     return not row.connector and row.attach_status == fields.VolumeAttachStatus.RESERVED
 
 
-def _updated_again(rows: list[Attachment], connector: Connector) -> AttachmentId | None:
+def _updated_again(volume: Volume, rows: list[Attachment], connector: Connector) -> AttachmentId | None:
     """Return the id of the row that is being updated a second time, where it can be no other.
 
-    A mode with a value comes from a row that was there before this call; it is the volume's only one and has
-    a connector, of the same machine. (attachment_create, whose row is not in the list yet, writes None.) Its
-    old id would be lost with the old connector, and its access never ended.
+    It is the volume's only one and has a connector, of the same machine. A mode with a value comes from a row
+    that was there before this call. (attachment_create, whose row is not in the list yet, writes None.) No
+    mode at all comes from a row that says "null", unless Cinder attaches the volume for itself, which its
+    status then says. The old id would be lost with the old connector, and its access never ended.
     """
-    if connector.get(_MODE) is None or len(rows) != 1 or not (saved := rows[0].connector):
+    if len(rows) != 1 or not (saved := rows[0].connector):
         return None
     if any(saved.get(name) != connector.get(name) for name in ("initiator", "nqn")):
         return None
-    return attachment_of(saved)
+    if (attachment := attachment_of(saved)) is None:
+        return None
+    if _MODE not in connector:
+        known = rows[0].attach_mode == _NO_MODE and volume.status in _UPDATED_IN
+    else:
+        known = connector[_MODE] is not None
+    return attachment if known else None

@@ -1,9 +1,8 @@
 """CHAP: one secret a volume, kept by Cinder in ``provider_auth``, and from it one for each initiator.
 
 The volume's own secret never leaves Cinder's database and this process: an initiator is given the HMAC of its
-name under it, so that one that was detached cannot log in under another's name. The user is of that HMAC,
-too: tgtd keeps one secret for each user, whoever's it is (tgtadm(8), "account"), so nobody else may be able
-to guess it. Secrets are never logged.
+name under it, so that one that was detached cannot log in under another's name. The user is each initiator's
+own, too (zolder.names.chap_user). Secrets are never logged.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ from typing import Final
 
 from zolder.errors import InvalidRequest
 from zolder.model import Chap
-from zolder.names import InitiatorName, ZvolName
+from zolder.names import InitiatorName, ZvolName, chap_user
 
 # 128 bits; RFC 7143 12.1.3 asks for 96 at least, and initiators take 32 characters everywhere.
 _SECRET_CHARACTERS: Final = 32
 _METHOD: Final = "CHAP"
-_USER_CHARACTERS: Final = 16
 
 
 def new_provider_auth(zvol: ZvolName) -> str:
@@ -28,8 +26,8 @@ def new_provider_auth(zvol: ZvolName) -> str:
     return f"{_METHOD} {zvol} {secrets.token_hex(_SECRET_CHARACTERS // 2)}"
 
 
-def chap_for(provider_auth: str | None, initiator: InitiatorName) -> Chap | None:
-    """Return what one initiator logs in with, or None for a volume without CHAP.
+def chap_for(provider_auth: str | None, target: str, initiator: InitiatorName) -> Chap | None:
+    """Return what one initiator logs in with at a target, or None for a volume without CHAP.
 
     :raises InvalidRequest: ``provider_auth`` is not of Cinder's form; the value is not shown.
     """
@@ -40,5 +38,4 @@ def chap_for(provider_auth: str | None, initiator: InitiatorName) -> Chap | None
         message = "provider_auth is not of the form CHAP USER SECRET"
         raise InvalidRequest(message)
     digest = hmac.new(words[2].encode(), initiator.encode(), hashlib.sha256).hexdigest()
-    secret, user = digest[:_SECRET_CHARACTERS], digest[_SECRET_CHARACTERS:][:_USER_CHARACTERS]
-    return Chap(f"zolder-{user}", secret)
+    return Chap(chap_user(target, initiator), digest[:_SECRET_CHARACTERS])

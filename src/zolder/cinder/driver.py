@@ -19,9 +19,10 @@ from cinder.volume import driver
 
 from zolder import __version__
 from zolder.cinder.exports import Exports
+from zolder.cinder.missing_secrets import MissingSecrets
 from zolder.cinder.objects import Connector, Snapshot, Volume
 from zolder.cinder.options import zolder_opts
-from zolder.cinder.reconciliation import Reconciliation
+from zolder.cinder.reconciliation import Reconciliation, Sent
 from zolder.cinder.settings import Settings, append_options, read_settings
 from zolder.cinder.stats import stats_down, stats_up
 from zolder.cinder.storage import San, open_san
@@ -57,6 +58,7 @@ class ZolderDriver(driver.VolumeDriver):
     _san: San
     _exports: Exports
     _reconciliation: Reconciliation
+    _missing_secrets: MissingSecrets
 
     def __init__(
         self, *args: object, connect: Callable[[Settings], San] = open_san, **kwargs: object
@@ -65,6 +67,7 @@ class ZolderDriver(driver.VolumeDriver):
         super().__init__(*args, **kwargs)
         append_options(self.configuration)
         self._connect = connect
+        self._leave: Callable[[], None] = lambda: None
         self._trouble: str | None = None
 
     @staticmethod
@@ -77,14 +80,19 @@ class ZolderDriver(driver.VolumeDriver):
     def do_setup(self, context: object) -> None:  # noqa: ARG002 - Cinder's interface
         """Read the configuration and open a first channel to the SAN.
 
+        Cinder calls it again after a failure (reinit_driver_count): what it opened before is closed.
+
         :raises InvalidConfigurationValue: an option is missing or will not do.
         :raises VolumeBackendAPIException: the SAN cannot be reached or used; the message says what to do.
         """
         self._settings = read_settings(self.configuration)
+        self._leave()
         with translated():
             self._san = self._connect(self._settings)
+        self._leave = self._san.close
         self._exports = Exports(self._settings, self._san)
         self._reconciliation = Reconciliation(self._settings, self._san, self._exports)
+        self._missing_secrets = MissingSecrets(self._settings.backend_name, self._send_secrets)
 
     def check_for_setup_error(self) -> None:
         """Make sure that the parent is there and is ours; the SAN records it at the first time.
@@ -106,6 +114,7 @@ class ZolderDriver(driver.VolumeDriver):
         Cinder asks every minute, so a back end that answers again is up again by itself.
         """
         name, trouble = self._settings.backend_name, None
+        asked = self._missing_secrets.clock()
         try:
             figures = self._san.soon.get_figures(self._settings.parent)
         except Error as err:
@@ -113,7 +122,7 @@ class ZolderDriver(driver.VolumeDriver):
             self._stats = stats_down(self._settings)
         else:
             self._stats = stats_up(self._settings, figures)
-            self._reconciliation.send_secrets(figures.secrets_missing, self._volumes)
+            self._missing_secrets.notice(figures.secrets_missing, asked)
         # A line a change, not a minute: the log must stay readable while a SAN is down for a night. Outside
         # the handler, where oslo.log would print the error behind the line once more.
         if trouble is not None and trouble != self._trouble:
@@ -121,6 +130,9 @@ class ZolderDriver(driver.VolumeDriver):
         elif trouble is None and self._trouble is not None:
             LOG.info("Back end %s is up again.", name)
         self._trouble = trouble
+
+    def _send_secrets(self) -> Sent:
+        return self._reconciliation.send_secrets(self._volumes)
 
     def _volumes(self) -> Iterable[Volume]:
         """Return Cinder's record of this back end's volumes, each with its attachments."""

@@ -15,6 +15,8 @@ class Attachment(Protocol):
     """A row that says to whom a volume is, or is being, attached."""
 
     attach_status: str | None
+    # "null", the word, where attachment_create was told of none.
+    attach_mode: str | None
     connector: Connector | None
     # What initialize_connection returned, its data on the same level as the rest.
     connection_info: Mapping[str, Any] | None
@@ -27,6 +29,7 @@ class Volume(Protocol):
     name_id: str
     name: str
     size: int
+    status: str | None
     provider_auth: str | None
     provider_location: str | None
     volume_attachment: Iterable[Attachment] | None

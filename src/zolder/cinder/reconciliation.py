@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cinder import exception
@@ -24,11 +25,20 @@ from zolder.cinder.storage import San
 from zolder.cinder.translate import initiator_of, zvol_of
 from zolder.errors import Error
 from zolder.model import Access
+from zolder.names import target_name
 
 LOG = logging.getLogger(__name__)
 
 # Several times as many would still be within a request (zolder.wire.MAX_REQUEST_BYTES).
 _BATCH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a round: how many attachments were made sure of, and whether those are all there were."""
+
+    count: int
+    complete: bool
 
 
 class Reconciliation:
@@ -39,45 +49,32 @@ class Reconciliation:
         self._settings = settings
         self._san = san
         self._exports = exports
-        self._missing = 0
 
     def ensure(self, volumes: Iterable[Volume]) -> None:
         """Have the attachments of some volumes open, as each initiator was told."""
         self._ensure(lambda: volumes)
 
-    def send_secrets(self, missing: int, volumes: Callable[[], Iterable[Volume]]) -> None:
-        """Send the CHAP secrets of all volumes in use again where the SAN lacks some.
+    def send_secrets(self, volumes: Callable[[], Iterable[Volume]]) -> Sent:
+        """Send the CHAP secrets of all volumes in use again; zolder.cinder.missing_secrets says when.
 
-        Another SAN has taken the zpool over, and secrets never lie in it (docs/design.md, 7): those targets
-        stay shut until now.
-
-        :param missing: how many exports the SAN says are shut for that; with 0 nothing is asked of anybody.
         :param volumes: asks Cinder's database.
         """
-        if missing:
-            sent = self._ensure(volumes, with_secrets=True)
-            if missing != self._missing:  # a line a change, not a minute
-                LOG.warning(
-                    "Back end %s lacked the CHAP secrets of %d exports: sent those of %d attachments",
-                    self._settings.backend_name,
-                    missing,
-                    sent,
-                )
-        self._missing = missing
+        return self._ensure(volumes, with_secrets=True)
 
-    def _ensure(self, volumes: Callable[[], Iterable[Volume]], *, with_secrets: bool = False) -> int:
-        causes, opened = _Causes(self._settings.backend_name), 0
+    def _ensure(self, volumes: Callable[[], Iterable[Volume]], *, with_secrets: bool = False) -> Sent:
+        causes, opened, complete = _Causes(self._settings.backend_name), 0, False
         try:
             wanted = self._recorded(volumes(), causes)
             if with_secrets:
                 wanted = [access for access in wanted if access.chap is not None]
             for start in range(0, len(wanted), _BATCH):
                 opened += self._send(wanted[start : start + _BATCH], causes)
+            complete = opened == len(wanted)
         except Exception:
             # Whatever it is, the volumes must come up; the traceback is for whoever repairs this.
             LOG.exception("The exports of back end %s could not be looked at", self._settings.backend_name)
         causes.say()
-        return opened
+        return Sent(opened, complete=complete)
 
     def _recorded(self, volumes: Iterable[Volume], causes: _Causes) -> list[Access]:
         ended, found = self._exports.ended(), []
@@ -104,8 +101,10 @@ class Reconciliation:
         initiator = initiator_of(connector, self._settings.route.exporter)
         # As it was told at the attachment: a secret that the volume was given later, or CHAP that was turned
         # on later, is not this initiator's yet. The old attach call leaves no connection on record.
-        chap = chap_of(told) if told else chap_for(volume.provider_auth, initiator)
-        return Access(zvol_of(volume), initiator, attachment_of(connector), chap)
+        zvol = zvol_of(volume)
+        target = target_name(self._settings.route.prefix, zvol)
+        chap = chap_of(told) if told else chap_for(volume.provider_auth, target, initiator)
+        return Access(zvol, initiator, attachment_of(connector), chap)
 
     def _send(self, batch: Sequence[Access], causes: _Causes) -> int:
         refused = len(batch)

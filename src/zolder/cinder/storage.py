@@ -30,6 +30,12 @@ class San:
 
     storage: Storage
     soon: Storage
+    pools: tuple[Pool, ...] = ()
+
+    def close(self) -> None:
+        """Close all channels; a request that is under way is answered still, and the next is refused."""
+        for pool in self.pools:
+            pool.close()
 
 
 def open_san(settings: Settings) -> San:
@@ -61,4 +67,5 @@ def open_san(settings: Settings) -> San:
         __version__,
     )
     seconds = min(_FIGURES_SECONDS, settings.deadline_seconds)
-    return San(storage, RemoteStorage(Pool(way, max_channels=1), deadline_seconds=seconds))
+    patient, quick = pool, Pool(way, max_channels=1)
+    return San(storage, RemoteStorage(quick, deadline_seconds=seconds), (patient, quick))

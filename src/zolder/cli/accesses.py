@@ -29,10 +29,14 @@ def find_accesses(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iter
 def is_explained(volume: VolumeRow, access: Access) -> bool:
     """Say whether a volume's rows have room for an attachment that the SAN has on record.
 
-    While Cinder works on a volume it attaches it for itself and has no row for that. The old attach call
-    (os-initialize_connection) leaves a row without a connector, which may be anybody's.
+    While Cinder works on a volume it attaches it for itself and has no row for that. So it does with the
+    temporary volume of a revert, or of a reimage from a snapshot, which it calls in-use all the while
+    (VolumeManager._revert_to_snapshot_generic). The old attach call (os-initialize_connection) leaves a row
+    without a connector, which may be anybody's.
     """
     if not volume.at_rest:
+        return True
+    if access.attachment is None and volume.status == "in-use" and not volume.attachments:
         return True
     return any(
         row.is_of(access) or (not row.has_connector and row.status != "reserved")
@@ -145,7 +149,10 @@ def _exports(parent: DatasetName, san: SanSide) -> Iterator[Finding]:
                 "on the SAN: `zolder-san restore` takes it away",
                 row=export.target,
             )
-    waits = f"; {san.secrets_missing} exports wait for their secrets, which cinder-volume sends by itself"
+    waits = (
+        f"; {san.secrets_missing} exports wait for their secrets: cinder-volume sends those of attachments"
+        " that Cinder has on record; of any other nobody has one: end it"
+    )
     for zvol, initiator in sorted(wanted - standing):
         yield Finding(
             Kind.RECORD_ONLY,

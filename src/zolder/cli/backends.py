@@ -107,25 +107,27 @@ def _is_ours(section: str) -> bool:
 
 
 def _back_end(section: str) -> BackEnd:
-    read = configuration.Configuration([cfg.StrOpt("backend_host")], config_group=section)
+    read = configuration.Configuration([], config_group=section)
     append_options(read)
     try:
         settings = read_settings(read)
     except exception.InvalidConfigurationValue as err:
         message = f"[{section}]: {err.msg}"
         raise NoBackends(message) from err
-    _register_cluster()
+    _register(cfg.StrOpt("cluster"))
     cluster = (CONF.cluster or "").strip()
+    # From the section alone, as cinder-volume has it: one in [backend_defaults] does not count.
+    _register(cfg.StrOpt("backend_host"), section)
     return BackEnd(
         section,
-        f"{read.safe_get('backend_host') or CONF.host}@{section}",
+        f"{CONF[section].backend_host or CONF.host}@{section}",
         f"{cluster}@{section}" if cluster else None,
         settings,
     )
 
 
-def _register_cluster() -> None:
+def _register(option: cfg.StrOpt, section: str | None = None) -> None:
     try:
-        CONF.register_opt(cfg.StrOpt("cluster"))
+        CONF.register_opt(option, group=section)
     except cfg.DuplicateOptError:
         return  # cinder-volume's own modules have been imported here

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from zolder import __version__
-from zolder.api import Storage
 from zolder.cli.finding import HEADINGS, Kind
 
 if TYPE_CHECKING:
     from zolder.cinder.settings import Settings
+    from zolder.cinder.storage import San
     from zolder.cli.report import Looked
 
 WELL: Final = 0
@@ -35,9 +35,7 @@ _NO_CINDER: Final = (
 )
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, connect: Callable[[Settings], Storage] | None = None
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, connect: Callable[[Settings], San] | None = None) -> int:
     """Run the command and return its exit status.
 
     :param connect: opens a SAN, and is replaced in tests.
@@ -104,13 +102,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _orphans(options: argparse.Namespace, connect: Callable[[Settings], Storage] | None) -> int:
+def _orphans(options: argparse.Namespace, connect: Callable[[Settings], San] | None) -> int:
     try:
         with warnings.catch_warnings():
             # Of the age of Cinder's parts, eventlet above all (whose warning is of a class of its own), its
             # developers must know, and not who runs this.
             warnings.simplefilter("ignore")
-            from zolder.cli import backends, inspection, report  # noqa: PLC0415 - they need Cinder
+            from zolder.cinder.storage import open_san  # noqa: PLC0415 - it needs Cinder
+            from zolder.cli import backends, inspection, report  # noqa: PLC0415 - as above
     except ImportError as err:
         return _fail(f"{_NO_CINDER}; {err}")
     try:
@@ -120,7 +119,7 @@ def _orphans(options: argparse.Namespace, connect: Callable[[Settings], Storage]
         return _fail(str(err))
     wanted = frozenset(Kind(kind) for kind in options.only)
     inspector = inspection.Inspection(
-        options.settle, options.deadline, wanted or frozenset(Kind), connect or inspection.open_storage
+        options.settle, options.deadline, wanted or frozenset(Kind), connect or open_san
     )
     looked = [inspector.look(ground) for ground in grounds]
     if not options.json:

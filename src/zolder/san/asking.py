@@ -37,6 +37,7 @@ HELPER_SOCKET: Final = Path("/run/zolder-helper.socket")
 
 # The helper is on this machine and forks at once; what takes long is ZFS and LIO, behind the greeting.
 _CONNECT_SECONDS: Final = 30
+_CLOSING_SECONDS: Final = 30
 _READ_BYTES: Final = 65536
 # A helper that is not there; BlockingIOError is one with a full queue of others that wait (unix(7): EAGAIN).
 _NOT_THERE: Final = (
@@ -187,7 +188,10 @@ class Asking(Privileged):
     def _ask(self, verb: Callable[..., T], **arguments: object) -> T:
         params: shapes.Json = {name: shapes.encode(value) for name, value in arguments.items()}
         operation = self._operation
-        value = self._line.ask(operation.id, operation.remaining_seconds, verb.__name__, params)
+        # What is to be closed is closed, however late: it may be the undoing of what failed for its time.
+        least = _CLOSING_SECONDS if verb is Privileged.close_export else 0
+        seconds = max(operation.remaining_seconds, least)
+        value = self._line.ask(operation.id, seconds, verb.__name__, params)
         try:
             checked: T = shapes.result(verb)(value)
         except InvalidRequest as err:

@@ -7,9 +7,10 @@ is completed by a repeat, or by ``zolder-san restore``. The caller holds the zvo
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from zolder import wish as wishes
-from zolder.errors import Error, NotFound
+from zolder.errors import BackendError, Busy, Error, NotFound
 from zolder.model import Access, Change, Export, Route
 from zolder.names import InitiatorName, ZvolName, export_target, unit_number, zvol_dataset
 from zolder.san.libzfs import EXPORT_RECORD, Properties
@@ -75,6 +76,7 @@ class Attachments:
             # Nobody is to reach it: what may stand there is left of something that was cut short.
             closed = self._zpool.privileged.close_export(self._zpool.parent, self._zvol, None, exporter=None)
             return Change(closed, ())
+        self._require_own(before)
         wish = wishes.remove(before, access.initiator, access.attachment)
         closed = False
         if wish != before:
@@ -91,6 +93,8 @@ class Attachments:
         # Whatever it says: one that Zolder did not write goes as well.
         recorded = found is not None and local(found, EXPORT_RECORD, self._dataset) is not None
         if recorded:
+            with suppress(BackendError):  # one that Zolder did not write has no target's name
+                self._require_own(find_record(found, self._dataset) if found else None)
             write_record(self._zpool, self._dataset, None)
         closed = self._zpool.privileged.close_export(self._zpool.parent, self._zvol, None, exporter=None)
         return Change(closed or recorded, ())
@@ -104,6 +108,19 @@ class Attachments:
         if found is not None and exported_id(found, self._dataset)[1] != self._is_view:
             refuse_foreign(self._dataset)
         return found
+
+    def _require_own(self, wish: Wish | None) -> None:
+        """Make sure that root can find the target that a record names.
+
+        :raises Busy: its prefix is none of this identity's.
+        """
+        if wish is not None and wish.route.prefix not in self._policy.target_prefixes:
+            message = (
+                f"{self._dataset} is exported under {wish.route.prefix}, which is none of identity"
+                f" {self._policy.identity}'s prefixes: was it taken out of this SAN's policy, or did another"
+                " identity export it? Put the prefix back and ask again"
+            )
+            raise Busy(message, holders=list(wish.initiators))
 
     def _permitted(self, before: Wish | None) -> Wish | None:
         """Return the record without the portals that the policy has lost since."""

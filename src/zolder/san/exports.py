@@ -7,11 +7,12 @@ export is found again after the client's options have changed. The caller holds 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from zolder.errors import Busy, InvalidRequest
+from zolder.errors import BackendError, Busy, InvalidRequest
 from zolder.model import Chap, Export, Route
 from zolder.names import (
     DatasetName,
@@ -29,8 +30,14 @@ from zolder.san.nvmet import Nvmet
 from zolder.san.policy import Policy
 from zolder.san.tgt import Tgt
 
+LOG = logging.getLogger(__name__)
+
 # A zvol's node comes some milliseconds after the zvol, seconds on a machine under load.
 DEVICE_SECONDS: Final = 20
+
+# Held beside the zvol's lock: nvmet's exports have the entries of hosts in common, with their keys. No zvol's
+# name has a space.
+HOSTS_LOCK: Final = "hosts of nvmet"
 
 EXPORTERS: Final[dict[ExporterName, type[Exporter]]] = {kind.name: kind for kind in (Lio, Tgt, Nvmet)}
 
@@ -72,9 +79,27 @@ class ZvolExport:
                 read_only=read_only,
             )
 
-    def initiators(self, route: Route) -> tuple[InitiatorName, ...]:
-        """Return who may reach it over a route as its target stands."""
-        return EXPORTERS[route.exporter]().initiators_of(self._subject(route.prefix))
+    def withdraw_others(self, route: Route, initiator: InitiatorName) -> bool:
+        """Close it to all but one initiator over one route; return whether it was open otherwise.
+
+        An exporter that cannot be asked keeps nobody from another.
+
+        :raises Busy: a target that is not this identity's exports it still.
+        """
+        closed = []
+        for name in EXPORTERS:
+            try:
+                closed.append(name != route.exporter and self.withdraw_all(name))
+            except BackendError as err:
+                LOG.warning("cannot see whether %s exports %s: %s", name, self._zvol, err.message)
+        for prefix in self._policy.target_prefixes:
+            subject, each = self._subject(prefix), EXPORTERS[route.exporter]()
+            closed += [
+                each.remove_initiator(subject, other)
+                for other in each.initiators_of(subject)
+                if (prefix, other) != (route.prefix, initiator)
+            ]
+        return any(closed)
 
     def grow(self, route: Route, *, seconds: float) -> None:
         """Have its target show the zvol's present size.
@@ -85,15 +110,19 @@ class ZvolExport:
         with open_zvol(subject.dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
             EXPORTERS[route.exporter]().grow_export(subject, device=device.path)
 
-    def withdraw(self, initiator: InitiatorName, exporter: ExporterName | None) -> bool:
+    def withdraw(
+        self, initiator: InitiatorName, exporter: ExporterName | None, prefix: TargetPrefix | None = None
+    ) -> bool:
         """Close it to one initiator; the target goes with the last. Return whether it was open to that.
 
         :param exporter: where it is open; None looks at every one.
+        :param prefix: under which name; None looks at each of the policy's.
         """
         closed = [
-            each.remove_initiator(self._subject(prefix), initiator)
+            each.remove_initiator(self._subject(one), initiator)
             for each in _those(exporter)
-            for prefix in self._policy.target_prefixes
+            for one in self._policy.target_prefixes
+            if prefix in {None, one}
         ]
         return any(closed)
 

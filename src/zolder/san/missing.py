@@ -99,6 +99,7 @@ def list_missing(*, file: Path = LIST) -> tuple[Waiting, ...]:
 def _change(file: Path, change: Callable[[frozenset[Waiting]], Iterable[Waiting]]) -> None:
     try:
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file.parent.chmod(0o755)  # whatever the umask: every agent reads there
         with _locked(file):
             try:
                 before = frozenset(list_missing(file=file))

@@ -67,10 +67,17 @@ class Policy:
         :raises InvalidRequest: there is no portal, or one twice.
         """
         self._check_listed("portal", route.portals, self.portals)
-        self._check_listed("target prefix", [route.prefix], self.target_prefixes)
+        self.check_prefix(route.prefix)
         if not 0 < len(route.portals) == len(set(route.portals)):
             message = "an export needs at least one portal, and each once"
             raise InvalidRequest(message)
+
+    def check_prefix(self, prefix: TargetPrefix) -> None:
+        """Check what a target's name is to begin with.
+
+        :raises NotPermitted: it is none of this identity's.
+        """
+        self._check_listed("target prefix", [prefix], self.target_prefixes)
 
     @property
     def limits_sum(self) -> bool:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
-from zolder.errors import Busy, Error, InvalidRequest, NotPermitted
+from zolder.errors import AlreadyExists, Busy, Error, InvalidRequest, NotPermitted
 from zolder.model import Chap, Export, Route
 from zolder.names import (
     DatasetName,
     ExporterName,
     InitiatorName,
+    TargetPrefix,
     VolumeId,
     ZvolName,
     export_target,
@@ -60,7 +61,9 @@ class OneExport(Protocol):
     ) -> bool:
         """Open it to an initiator; return whether that changed anything."""
 
-    def withdraw(self, initiator: InitiatorName, exporter: ExporterName | None) -> bool:
+    def withdraw(
+        self, initiator: InitiatorName, exporter: ExporterName | None, prefix: TargetPrefix | None = None
+    ) -> bool:
         """Close it to an initiator."""
 
     def withdraw_all(self, exporter: ExporterName | None) -> bool:
@@ -120,12 +123,12 @@ class Rebuild:
             self._secrets.prune(self._parent, self._zvol, ())
             return
         self._tally.exports = (self._tally.exports or 0) + len(wish.grants)
-        policy = _policy_for(wish.route, self._parent, policies)
+        policy, route = _policy_for(wish.route, self._parent, policies)
         volume_id, is_view = exported_id(found, self._dataset)
         self._withdraw_others(standing, wish)
         for grant in wish.grants:
             try:
-                self._ensure(policy, wish.route, grant, volume_id, read_only=is_view)
+                self._ensure(policy, route, grant, volume_id, read_only=is_view)
             except (Error, OSError) as err:
                 self._tally.faults.append(f"{self._dataset} for {grant.initiator}: {err}")
         keep = [grant.initiator for grant in wish.grants if grant.chap]
@@ -141,8 +144,10 @@ class Rebuild:
             self._tally.waiting[self._dataset, initiator] = route.portals
             return
         started = time.monotonic()
-        try:
-            self._tally.built += self._san.export(policy, self._parent, self._zvol).ensure(
+        export = self._san.export(policy, self._parent, self._zvol)
+
+        def ensure() -> bool:
+            return export.ensure(
                 volume_id,
                 initiator,
                 route=route,
@@ -150,6 +155,15 @@ class Rebuild:
                 read_only=read_only,
                 seconds=HASTY_SECONDS if self._tally.hasty else DEVICE_SECONDS,
             )
+
+        try:
+            try:
+                self._tally.built += ensure()
+            except AlreadyExists:
+                # What targetcli restores of ours is open on the device of that number, which after a boot is
+                # another zvol's (seen). What is not ours is refused here as well.
+                self._tally.withdrawn += export.withdraw_all(route.exporter)
+                self._tally.built += ensure()
         except Error:
             self._tally.hasty |= time.monotonic() - started > HASTY_SECONDS
             raise
@@ -176,21 +190,25 @@ class Rebuild:
                 target = export_target(wish.route.exporter, wish.route.prefix, self._zvol, initiator)
                 if wish.find(initiator) is None or target != export.target:
                     one = self._san.export(policy, self._parent, self._zvol)
-                    self._tally.withdrawn += one.withdraw(initiator, export.exporter)
+                    for prefix in policy.target_prefixes:
+                        if export.target == export_target(export.exporter, prefix, self._zvol, initiator):
+                            self._tally.withdrawn += one.withdraw(initiator, export.exporter, prefix)
 
 
-def _policy_for(route: Route, parent: DatasetName, policies: Collection[Policy]) -> Policy:
-    """Return the policy within which a parent's zvol may be exported so.
+def _policy_for(asked: Route, parent: DatasetName, policies: Collection[Policy]) -> tuple[Policy, Route]:
+    """Return the policy within which a parent's zvol may be exported so, and what of the route it allows.
 
     :raises NotPermitted, InvalidRequest: there is none; as the last that was asked says it.
     """
     refusal: NotPermitted | InvalidRequest | None = None
     for policy in policies:
+        # A portal that the policy has lost since keeps nobody out who comes by another.
+        route = replace(asked, portals=tuple(one for one in asked.portals if one in policy.portals))
         try:
-            policy.check("export_zvol", {"parent": parent, "route": route})
+            policy.check("export_zvol", {"parent": parent, "route": route if route.portals else asked})
         except (NotPermitted, InvalidRequest) as err:
             refusal = err
         else:
-            return policy
+            return policy, route
     message = f"{parent} is no identity's"
     raise refusal or NotPermitted(message)

@@ -17,6 +17,7 @@ from typing import Final
 
 from zolder.errors import BackendError, Error, InvalidRequest, PoolSuspended, PoolUnavailable
 from zolder.names import DatasetName, OperationId, Portal, ZvolName, zvol_dataset
+from zolder.san.exports import HOSTS_LOCK
 from zolder.san.libzfs import EXPORT_RECORD
 from zolder.san.locks import Locks
 from zolder.san.missing import keep_missing, list_missing
@@ -98,8 +99,19 @@ class Restore:
             children = self._san.zfs().children(parent)
             recorded = [name for name in children if local(children[name], EXPORT_RECORD, name)]
             tally.exports = 0
-            for zvol in sorted({*_zvols(recorded), *standing, *self._secrets.list_zvols(parent)}):
-                self._restore_zvol(parent, zvol, standing.get(zvol, []), tally)
+            zvols = sorted({*_zvols(recorded), *standing, *self._secrets.list_zvols(parent)})
+            for once_more in (True, False):
+                failed = []
+                for zvol in zvols:
+                    one = Tally(parent, exports=0, hasty=tally.hasty)
+                    self._restore_zvol(parent, zvol, standing.get(zvol, []), one)
+                    if one.faults and once_more:
+                        # Its device may be held by what is withdrawn further down.
+                        tally.hasty |= one.hasty
+                        failed.append(zvol)
+                    else:
+                        tally.add(one)
+                zvols = failed
             keep_missing([parent], tally.waiting, file=self._san.places.missing)
         except (PoolUnavailable, PoolSuspended) as err:
             tally.exports = None
@@ -124,7 +136,7 @@ class Restore:
         self, parent: DatasetName, zvol: ZvolName, standing: Collection[Standing], tally: Tally
     ) -> None:
         try:
-            with self._locks.hold(self._operation(_LOCK_SECONDS), zvol):
+            with self._locks.hold(self._operation(_LOCK_SECONDS), zvol, HOSTS_LOCK):
                 require_active(self._san.site, parent.zpool)
                 Rebuild(self._san, parent, zvol, tally).restore(self._policies_of(parent), standing)
         except (PoolUnavailable, PoolSuspended):

@@ -24,7 +24,8 @@ from zolder.san.setup.host import Host, SetupError
 from zolder.san.setup.policyfile import read_text
 from zolder.san.tally import as_json, as_text
 
-WAIT_SECONDS: Final = 600
+# Less than open-iscsi's patience with a lost session (120 s): those whose targets stand are not to suffer.
+WAIT_SECONDS: Final = 100
 _USAGE: Final = 2
 
 

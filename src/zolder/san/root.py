@@ -9,11 +9,14 @@ folders nor its locks; two that meet at one target's name wait for each other he
 
 from __future__ import annotations
 
-from zolder.errors import NotFound, NotPermitted
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zolder.errors import Error, NotFound, NotPermitted
 from zolder.model import Chap, Export
-from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
+from zolder.names import NVMET, DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
-from zolder.san.exports import ZvolExport, list_exports
+from zolder.san.exports import HOSTS_LOCK, ZvolExport, list_exports
 from zolder.san.holders import holders_of
 from zolder.san.libzfs import Properties
 from zolder.san.locks import Locks
@@ -57,7 +60,7 @@ class Root(Privileged):
     ) -> bool:
         """See ``Privileged``."""
         # A target's name is a prefix and this leaf, whatever parent the zvol is in.
-        with self._locks.hold(self._operation, zvol):
+        with self._locks.hold(self._operation, zvol, *_shared(initiator)):
             found, dataset = self._read(parent, zvol)
             volume_id, is_view = exported_id(found, dataset)
             wish = find_record(found, dataset)
@@ -66,22 +69,20 @@ class Root(Privileged):
                 message = f"{dataset} has no record that {initiator} is to reach it so"
                 raise NotPermitted(message)
             self._policy.check_route(wish.route)
-            if chap is not None:
-                self._secrets.put(parent, zvol, initiator, chap)
             export = ZvolExport(self._policy, parent, zvol)
-            changed = export.ensure(
-                volume_id,
-                initiator,
-                route=wish.route,
-                chap=chap,
-                read_only=is_view,
-                seconds=self._operation.remaining_seconds,
-            )
-            # Left in where an agent was killed between its record and us, and nobody asked again.
-            for stranger in set(export.initiators(wish.route)) - set(wish.initiators):
-                changed |= export.withdraw(stranger, wish.route.exporter)
-            if chap is None:
-                self._secrets.remove(parent, zvol, initiator)
+            changed = False
+            if len(wish.grants) == 1:
+                # Left open where an agent was killed between its record and us, and nobody asked again.
+                changed = export.withdraw_others(wish.route, initiator)
+            with self._keeping(parent, zvol, initiator, chap):
+                changed |= export.ensure(
+                    volume_id,
+                    initiator,
+                    route=wish.route,
+                    chap=chap,
+                    read_only=is_view,
+                    seconds=self._operation.remaining_seconds,
+                )
             note_supplied(dataset, initiator)
             return changed
 
@@ -95,7 +96,7 @@ class Root(Privileged):
     ) -> bool:
         """See ``Privileged``; needs no zpool: a target is closed whatever became of its zvol."""
         export = ZvolExport(self._policy, parent, zvol)
-        with self._locks.hold(self._operation, zvol):
+        with self._locks.hold(self._operation, zvol, *_shared(initiator, exporter)):
             if initiator is None:
                 closed = export.withdraw_all(exporter)
             else:
@@ -111,13 +112,38 @@ class Root(Privileged):
             exported_id(found, dataset)
             wish = find_record(found, dataset)
             if wish is not None and wish.grants:
-                self._policy.check_route(wish.route)
+                # Its portals are not looked at: one that the policy has lost since is no reason.
+                self._policy.check_prefix(wish.route.prefix)
                 export = ZvolExport(self._policy, parent, zvol)
                 export.grow(wish.route, seconds=self._operation.remaining_seconds)
 
     def list_exports(self, parent: DatasetName) -> tuple[Export, ...]:
         """See ``Privileged``."""
         return list_exports(self._policy, parent)
+
+    @contextmanager
+    def _keeping(
+        self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, chap: Chap | None
+    ) -> Iterator[None]:
+        """Have an initiator's secret kept before it is let in; if that fails, the former one again."""
+        kept = self._secrets.find(parent, zvol, initiator)
+
+        def keep(secret: Chap | None) -> None:
+            if secret is not None:
+                self._secrets.put(parent, zvol, initiator, secret)
+            elif kept is not None or chap is not None:
+                self._secrets.remove(parent, zvol, initiator)
+
+        if chap is not None:
+            keep(chap)
+        try:
+            yield
+        except Error:
+            if kept != chap:
+                keep(kept)
+            raise
+        if chap is None:
+            keep(None)
 
     def _read(self, parent: DatasetName, zvol: ZvolName) -> tuple[Properties, str]:
         dataset = zvol_dataset(parent, zvol)
@@ -127,3 +153,9 @@ class Root(Privileged):
             message = f"{dataset} does not exist"
             raise NotFound(message)
         return found, dataset
+
+
+def _shared(initiator: InitiatorName | None, exporter: ExporterName | None = NVMET) -> tuple[str, ...]:
+    """Return the lock of what nvmet's exports have in common: the entries of hosts, with their keys."""
+    nvme = initiator.is_nqn if initiator else exporter in {None, NVMET}
+    return (HOSTS_LOCK,) if nvme else ()

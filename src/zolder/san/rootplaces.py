@@ -44,3 +44,4 @@ class RootPlaces:
         :raises OSError: that failed.
         """
         self.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.run.chmod(0o755)  # whatever the umask: every agent reads there

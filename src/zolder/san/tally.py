@@ -22,6 +22,15 @@ class Tally:
     # Whether a zvol's device was waited for in vain.
     hasty: bool = False
 
+    def add(self, other: Tally) -> None:
+        """Count what came of one zvol."""
+        self.exports = (self.exports or 0) + (other.exports or 0)
+        self.built += other.built
+        self.withdrawn += other.withdrawn
+        self.waiting |= other.waiting
+        self.faults += other.faults
+        self.hasty |= other.hasty
+
 
 @dataclass(slots=True)
 class Report:

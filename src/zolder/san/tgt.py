@@ -21,7 +21,16 @@ from typing import ClassVar, Final
 
 from zolder.errors import AlreadyExists, BackendError, Error, InvalidRequest
 from zolder.model import Chap
-from zolder.names import ExporterName, InitiatorName, Portal, TargetPrefix, VolumeId, target_name, unit_serial
+from zolder.names import (
+    ExporterName,
+    InitiatorName,
+    Portal,
+    TargetPrefix,
+    VolumeId,
+    chap_user,
+    target_name,
+    unit_serial,
+)
 from zolder.san.exporter import Exported, Exporter, Subject
 from zolder.san.tgtd import Answer, Mode, Op, Request, Tgtd, TgtdAbsent
 from zolder.san.tgtportals import ensure_portals, list_portals
@@ -34,8 +43,8 @@ LOG = logging.getLogger(__name__)
 # it is: so 28 bits. Initiators take the 16-byte one beside it (update_vpd_83() in usr/spc.c).
 _TID_BITS: Final = 28
 _TIDS_OF_ONE: Final = 2
-# Ours by its form alone: tgtd tells of no account whose it is.
-_OUR_USER = re.compile(r"zolder-[0-9a-f]{16}", re.ASCII)
+# open-iscsi tries again every 2 seconds.
+_RETURN_SECONDS: Final = 8
 # ISCSI_NAME_LEN less its NUL: tgtd cuts off the rest of a secret (usr/iscsi/chap.c).
 _LONGEST_SECRET_BYTES: Final = 223
 
@@ -57,8 +66,18 @@ class Tgt(Exporter):
 
     name: ClassVar[ExporterName] = ExporterName("tgt")
 
-    def __init__(self, tgtd: Tgtd | None = None, *, block_devices: Path = Path("/sys/block")) -> None:
-        """Speak to a tgtd, which need not run yet."""
+    def __init__(
+        self,
+        tgtd: Tgtd | None = None,
+        *,
+        block_devices: Path = Path("/sys/block"),
+        return_seconds: float = _RETURN_SECONDS,
+    ) -> None:
+        """Speak to a tgtd, which need not run yet.
+
+        :param return_seconds: how long initiators are waited for that growth has cut.
+        """
+        self._return_seconds = return_seconds
         self._tgtd = tgtd or Tgtd()
         self._block_devices = block_devices
 
@@ -73,9 +92,9 @@ class Tgt(Exporter):
         chap: Chap | None,
         read_only: bool,
     ) -> bool:
-        """Let an initiator reach a device; see Exporter. Its CHAP user is ``zolder-`` and 16 hex digits."""
-        _check(initiator, chap)
+        """Let an initiator reach a device; see Exporter. Its CHAP user is that of `chap_user`."""
         name = target_name(subject.prefix, subject.zvol)
+        _check(name, initiator, chap)
         login = Login.of(name, initiator, chap)
         wanted = Record(
             Progress.BARE, name, subject.dataset, device, unit_serial(volume_id), read_only, (login,)
@@ -140,16 +159,19 @@ class Tgt(Exporter):
 
         tgtd reads the size as it opens a LUN, so the LUN is made anew. Meanwhile the target is offline and
         its connections are closed. An initiator logs in again (open-iscsi: every 2 s, until its
-        replacement_timeout), sends its I/O anew, and then sees the size by itself.
+        replacement_timeout), sends its I/O anew, and then sees the size by itself; that is waited for, since
+        Cinder has the initiator look at once.
         """
         found = self._find(subject)
         if found is None or found.record is None:
             return
         whole = found.record.progress is Progress.WHOLE
         record = replace(found.record, progress=Progress.BARE, device=device)
+        cut = found.target.initiators_in_session()
         found.target.write(record)
         found.target.make_lun(record)
         _finish(found.target, record, rebind=not whole)
+        found.target.await_sessions(cut, seconds=self._return_seconds)
 
     def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:
         """Return the exports of ours whose names begin with a prefix, sorted; the cost grows with them."""
@@ -301,7 +323,7 @@ def _tids(dataset: str) -> Iterator[int]:
         yield number or 1
 
 
-def _check(initiator: InitiatorName, chap: Chap | None) -> None:
+def _check(target: str, initiator: InitiatorName, chap: Chap | None) -> None:
     if initiator.is_nqn:
         message = f"{initiator} is a host of NVMe-oF, and tgt exports over iSCSI"
         raise InvalidRequest(message)
@@ -310,8 +332,8 @@ def _check(initiator: InitiatorName, chap: Chap | None) -> None:
     if chap.is_mutual:
         message = "CHAP is one-way on tgt: its own account would serve all targets"
         raise InvalidRequest(message)
-    if not _OUR_USER.fullmatch(chap.user):
-        message = f"CHAP user: on tgt it is of the form {_OUR_USER.pattern}"
+    if chap.user != (user := chap_user(target, initiator)):
+        message = f"CHAP user: on tgt it is {user} for this initiator and this target"
         raise InvalidRequest(message)
     if not 0 < len(chap.secret.encode()) <= _LONGEST_SECRET_BYTES or not chap.secret.isprintable():
         message = f"CHAP secret: 1 to {_LONGEST_SECRET_BYTES} bytes of printable characters are needed"

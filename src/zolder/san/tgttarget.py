@@ -162,6 +162,17 @@ class TgtTarget:
             lambda: self._close_sessions(initiator), f"the sessions of {initiator or 'all initiators'}"
         )
 
+    def initiators_in_session(self) -> frozenset[str]:
+        """Return who is logged in."""
+        shown = self._ask(Op.SHOW, Mode.CONNECTION, "", Refusal.NO_TARGET).text
+        return frozenset(name for _, _, name in _SESSION.findall(shown))
+
+    def await_sessions(self, initiators: frozenset[str], *, seconds: float) -> None:
+        """Give initiators time to log in again; one that does not is let be."""
+        end = time.monotonic() + seconds
+        while not initiators <= self.initiators_in_session() and time.monotonic() < end:
+            time.sleep(_LONGEST_PAUSE_SECONDS)
+
     def _close_sessions(self, initiator: InitiatorName | None) -> bool:
         """Close connections; return whether there was none."""
         shown = self._ask(Op.SHOW, Mode.CONNECTION, "", Refusal.NO_TARGET).text
