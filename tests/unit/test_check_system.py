@@ -224,12 +224,15 @@ def test_another_program_at_our_port(san: CheckedSan) -> None:
     """A process that listens at a portal is named; the kernel's own LIO has no process."""
     san.write("/proc/net/tcp", f"  sl  local_address rem_address   st\n{LISTENER}")
     assert told(list(check_portals(san.machine))) == []
-    san.write("/proc/77/comm", "tgtd\n")
+    san.write("/proc/77/comm", "sshd\n")
     san.folder("/proc/77/fd")
     (san.root / "proc/77/fd/6").symlink_to("socket:[4711]")
     (found,) = not_ok(list(check_portals(san.machine)))
     assert (found.level, found.subject) == ("failure", "0.0.0.0 port 3260")
-    assert found.message.startswith("tgtd (process 77) listens there")
+    assert found.message.startswith("sshd (process 77) listens there")
+    san.write("/proc/77/comm", "tgtd\n")
+    (found,) = not_ok(list(check_portals(san.anew())))
+    assert (found.level, found.subject) == ("note", "0.0.0.0 port 3260")
     for other in (LISTENER.replace("0CBC", "0CBD"), LISTENER.replace(" 0A ", " 01 ")):
         san.write("/proc/net/tcp", f"  sl  local_address rem_address   st\n{other}")
         assert told(list(check_portals(san.machine))) == []

@@ -109,6 +109,10 @@ def _addresses(machine: Machine) -> dict[str, bool]:
     return found
 
 
+# What a policy's portals are for with the exporter tgt.
+_TGTD: Final = "tgtd"
+
+
 def _check_listeners(machine: Machine, wanted: list[Portal]) -> Iterator[Finding]:
     """Say which process listens at a portal: LIO does so in the kernel, and no process holds its socket."""
     ports = {int(portal.rpartition(":")[2]) for portal in wanted}
@@ -129,9 +133,14 @@ def _check_listeners(machine: Machine, wanted: list[Portal]) -> Iterator[Finding
             continue
         for inode in sorted(held & listening.keys()):
             name = (machine.find_text(f"/proc/{pid}/comm") or "?").strip()
-            message = f"{name} (process {pid}) listens there: LIO cannot, and no volume can be exported"
-            remedy = f"ps -fp {pid}\nsudo systemctl disable --now tgt   # if it is tgtd, and not in use"
-            yield PORTALS.failure(listening[inode], message, remedy)
+            message = f"{name} (process {pid}) listens there: LIO and nvmet cannot"
+            if name == _TGTD:
+                remedy = "right where target_helper is tgtadm; else: sudo systemctl disable --now tgt"
+                yield PORTALS.note(listening[inode], message, remedy)
+            else:
+                yield PORTALS.failure(
+                    listening[inode], f"{message}, and no volume can be exported", f"ps -fp {pid}"
+                )
     if hidden:
         message = "whether a process or the kernel listens at our ports can only root tell"
         yield PORTALS.unknown("ports", message, "sudo zolder-san check")
