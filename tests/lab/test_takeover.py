@@ -95,7 +95,7 @@ def test_another_san_takes_over(lab: Lab, volumes: Volumes, note: Callable[[str]
 def import_the_zpool(second: Machine) -> None:
     """Import as the administrator who knows that the first machine is dead: nobody else may force it."""
     refused = second.fail(["zpool", "import", "data"])
-    assert "last accessed by another system" in refused
+    assert "previously in use from another system" in refused
     second.succeed(["zpool", "import", "-f", "data"], timeout_seconds=300)
 
 
