@@ -14,8 +14,8 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint types ## Everything: lint, types, unit, contract, driver, then the lab (31 minutes warm)
-	@tools/part tests $(PYTEST)
+test: lint types ## Lint, types, unit, contract, driver, then the lab, but for what is long (over an hour warm)
+	@tools/part tests $(PYTEST) -m "not long"
 
 check: lint types ## What needs no machines: lint, types, unit, contract, driver (two minutes)
 	@tools/part tests $(PYTEST) -m "not lab and not slow"
@@ -29,7 +29,7 @@ bench: environment ## Measure the driver against the limit and the 2012 draft
 attack: environment ## Attack the lab's SAN with real keys: what got through, if anything
 	@$(PYTEST) tests/attack
 
-exports: environment ## Every kind of export on the lab's SAN; each test's name says by which exporter
+exports: environment ## Every kind of export on the lab's SAN, the long tests too, each named by its exporter
 	@$(PYTEST) -v $(EXPORTS)
 
 fuzz: environment ## Fuzz what reads bytes from elsewhere, FUZZ_SECONDS in all (60)

@@ -160,6 +160,7 @@ def test_a_pulled_plug(
         assert compare(restored, dump_holdings(lab.san)) == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mends", ["the same request", "restore"])
 def test_a_killed_agent(
@@ -222,6 +223,7 @@ def without_numbers(holdings: list[str]) -> list[str]:
     return sorted(re.sub(r"^core/([a-z]+)_[0-9]+", r"core/\1", line) for line in holdings)
 
 
+@pytest.mark.long
 def test_what_targetcli_restores_beside_us(
     lab: Lab,
     volumes: dict[ExporterName, Volume],
@@ -242,6 +244,7 @@ def test_what_targetcli_restores_beside_us(
     assert compare(before, without_numbers(dump_holdings(lab.san))) == []
 
 
+@pytest.mark.long
 def test_restoring_twice_changes_nothing(
     lab: Lab,
     volumes: dict[ExporterName, Volume],
@@ -264,6 +267,7 @@ def test_restoring_twice_changes_nothing(
         )
 
 
+@pytest.mark.long
 def test_a_restarted_tgtd_has_its_targets_again(
     lab: Lab, volumes: dict[ExporterName, Volume], note: Callable[[str], None]
 ) -> None:
@@ -285,6 +289,7 @@ def test_a_restarted_tgtd_has_its_targets_again(
         note(f"the longest write took {after['longest_seconds']} s")
 
 
+@pytest.mark.long
 def test_a_dropped_line_is_no_excuse(lab: Lab, volume: Volume, compute: Reach) -> None:
     """The agent dies behind a withdrawal that was asked for: asked again, it is shut, its session ended."""
     opened = volume.open(compute)

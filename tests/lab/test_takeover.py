@@ -42,6 +42,7 @@ def volumes(lab: Lab) -> Iterator[Volumes]:
     lab.reset()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # a cold boot under emulation, on a machine that may be busy
 def test_another_san_takes_over(lab: Lab, volumes: Volumes, note: Callable[[str], None]) -> None:
     """Attached initiators go on without an I/O error, on the same disks; Cinder sends the secrets again."""
