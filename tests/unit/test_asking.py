@@ -312,7 +312,6 @@ def test_an_error_of_the_helper(tmp_path: Path) -> None:
     [
         pytest.param(lambda request: [Answer(request.id + 1, 1), Answer(request.id, 2)], id="another's"),
         pytest.param(lambda request: [Answer(request.id - 1, 1), Answer(request.id, 2)], id="an-older"),
-        pytest.param(lambda request: [Notice(request.id, "waiting")], id="a-notice"),
         pytest.param(lambda _: [b"garbage\n"], id="garbage"),
         pytest.param(lambda _: [b"\xff\n"], id="no-text"),
         pytest.param(lambda _: [b"[]\n"], id="no-object"),
@@ -405,3 +404,13 @@ def test_answers_of_the_wrong_shape(tmp_path: Path, verb: str, answer: Json) -> 
         with pytest.raises(RemoteProtocolError, match=f"answer to {verb} is not what it should be"):
             call(root)
         assert call(root) == value
+
+
+def test_a_helper_that_waits_may_say_so(tmp_path: Path) -> None:
+    """A notice before the answer is no answer: another operation holds what this one needs."""
+
+    def waiting(request: Request) -> list[Reply]:
+        return [Notice(request.id, "waiting for another operation"), Answer(request.id, True)]
+
+    with serving(tmp_path, reacting(waiting)) as (_, line):
+        assert asking(line).close_export(PARENT, ZVOL, None, exporter=None) is True

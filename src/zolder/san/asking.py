@@ -131,7 +131,9 @@ class HelperLine:
                 reply = decode_reply(answer)
                 if isinstance(reply, Failure):
                     raise reply.error
-                if isinstance(reply, Notice) or reply.id != self._number:
+                if isinstance(reply, Notice):
+                    continue  # it waits for another operation, and says so; its answer comes behind that
+                if reply.id != self._number:
                     message = "the root helper answered what was not asked"
                     raise RemoteProtocolError(message)
                 return reply.value
