@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab.errors import LabError
+
 
 def bind(source: Path, tree: Path) -> None:
     """Make a file or folder of this machine visible in a tree, at the same path."""
@@ -41,13 +43,23 @@ def would_create(tree: Path, sources: list[Path]) -> list[Path]:
 
 
 def remove_placeholders(places: list[Path]) -> None:
-    """Remove empty mount points from a tree; what is not empty would be an error and is left to raise."""
+    """Remove empty mount points from a tree.
+
+    :raises LabError: something was written into one, which would be lost with it.
+    """
     for place in places:
-        if place.is_dir():
-            for folder, _, _ in os.walk(place, topdown=False):
-                Path(folder).rmdir()
-        else:
-            place.unlink(missing_ok=True)
+        for folder, _, files in os.walk(place, topdown=False):
+            for name in files:
+                _remove_empty_file(Path(folder) / name)
+            Path(folder).rmdir()
+        if place.exists():
+            _remove_empty_file(place)
+
+
+def _remove_empty_file(path: Path) -> None:
+    if path.stat().st_size:
+        raise LabError(f"{path} was to be an empty mount point and has something in it")
+    path.unlink()
 
 
 def main(argv: list[str]) -> None:

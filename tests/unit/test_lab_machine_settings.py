@@ -161,9 +161,20 @@ def test_mount_points_are_cleared_away_again(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "etc").mkdir(parents=True)
     (tree / "etc/resolv.conf").touch()
-    places = would_create(tree, [Path("/opt/index/simple"), Path("/etc/resolv.conf"), Path("/etc/pip.pem")])
-    assert places == [tree / "etc/pip.pem", tree / "opt"]
+    bound = ["/opt/index/simple", "/etc/resolv.conf", "/etc/pip.pem", "/etc/xdg/pip/constraints.txt"]
+    places = would_create(tree, [Path(path) for path in bound])
+    assert places == [tree / "etc/pip.pem", tree / "etc/xdg", tree / "opt"]
     (tree / "opt/index/simple").mkdir(parents=True)
+    (tree / "etc/xdg/pip").mkdir(parents=True)
     (tree / "etc/pip.pem").touch()
+    (tree / "etc/xdg/pip/constraints.txt").touch()
     remove_placeholders(places)
     assert sorted(path.name for path in tree.rglob("*")) == ["etc", "resolv.conf"]
+
+
+def test_a_mount_point_that_was_written_into_is_told(tmp_path: Path) -> None:
+    """What something wrote where a file of this machine should have been bound is not thrown away unseen."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/constraints.txt").write_text("written")
+    with pytest.raises(LabError, match=r"constraints\.txt"):
+        remove_placeholders([tmp_path / "etc"])
