@@ -16,11 +16,16 @@ from tests.attack.inside import observing
 
 TREE: Final = "/sys/kernel/config/target"
 TARGET: Final = f"{TREE}/iscsi/iqn.2010-10.org.openstack:volume-taken"
+RECORDED: Final = (
+    '2026-11-23.02:47:29 [txg:605] set data/volumes/volume-taken (159) zolder:export={"route":{}} [on san]\n'
+    "2026-11-23.02:47:30 [txg:606] inherit data/volumes/volume-taken (159) zolder:export= [on san]\n"
+)
 GATHERED: Final[dict[str, Any]] = {
     "datasets": "data/volumes/a\tvolsize\t1048576\tlocal\ndata/volumes/a\tused\t8192\t-\n"
     "data/volumes/a@s\tguid\t77\t-\ndata/volumes/a@s\twritten@x\t1\t-\n",
     "zpools": "data\tguid\t5\t-\ndata\tfree\t1000\t-\n",
     "allow data/volumes": "---- Permissions on data/volumes ----\nLocal permissions:\n\tuser zolder create\n",
+    "history data": "2026-11-23.01:19:34 [txg:4] set data (54) mountpoint=none [on san]\n",
     "files": "/etc/zolder/san.toml\tf644\t0:0\t10\t1.5 1.5\t\0/etc/link\tl777\t0:0\t3\t1.0 1.0\tabc\0"
     "/dev/zd0\tb660\t0:6\t0\t9.0 9.0\t\0/run/zolder/index/p.1/@complete\tf600\t9:9\t0\t1.0 1.0\t\0",
     "targets": f"{TARGET}\td755\t\0{TARGET}/tpgt_1/lun/lun_0/x\tl777\t../../core/y\0",
@@ -50,6 +55,9 @@ GATHERED: Final[dict[str, Any]] = {
         ("datasets", "data/volumes/a@s\tguid\t77\t-\n", "", "- datasets data/volumes/a@s guid"),
         ("zpools", "guid\t5", "guid\t6", "~ zpools data guid"),
         ("allow data/volumes", "create", "create,destroy", "~ allow data/volumes"),
+        ("history data", "\n", f"\n{RECORDED.replace('taken', 'own')}", "~ history data"),
+        ("history data", "\n", f"\n{RECORDED.replace('export', 'volume')}", "~ history data"),
+        ("history data", "mountpoint=none", "mountpoint=/", "~ history data"),
         ("files", "f644", "f666", "~ file /etc/zolder/san.toml"),
         ("files", "f644\t0:0", "f644\t9:0", "~ file /etc/zolder/san.toml"),
         ("files", "\t10\t", "\t11\t", "~ file /etc/zolder/san.toml"),
@@ -98,6 +106,7 @@ def test_a_changed_content_is_told() -> None:
     [
         ("datasets", "used\t8192", "used\t16384"),
         ("zpools", "free\t1000", "free\t900"),
+        ("history data", "\n", f"\n{RECORDED}"),
         ("files", "9.0 9.0", "9.5 9.5"),
         ("files", "9:9\t0\t1.0 1.0", "9:9\t0\t2.0 2.0"),
         ("processes", "60 50 0 sshd-session sshd-session: zolder@notty\n", ""),
@@ -109,7 +118,7 @@ def test_a_changed_content_is_told() -> None:
     ],
 )
 def test_what_moves_by_itself_is_not_told(section: str, old: str, new: str) -> None:
-    """Space, the times of device nodes and noted sizes, sessions and the observer's own processes."""
+    """Space, the times of nodes and noted sizes, sessions, the observer's processes, a record put back."""
     assert old in GATHERED[section]
     after = {**GATHERED, section: GATHERED[section].replace(old, new, 1)}
     assert changes(facts_of(GATHERED), facts_of(after)) == []
