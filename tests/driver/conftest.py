@@ -1,8 +1,12 @@
-"""A driver on the fake SAN, configured by a real cinder.conf, and Cinder's own objects without a database."""
+"""A driver on the fake SAN, configured by a real cinder.conf, and Cinder's own objects without a database.
+
+``cloud`` is a Cinder with a database, for ``zolder orphans``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,9 +14,13 @@ from pathlib import Path
 
 import pytest
 from cinder import context, objects
+from cinder.db import api as database
+from cinder.db import models
 from cinder.volume import configuration
 from oslo_config import cfg
+from oslo_db.sqlalchemy import enginefacade
 
+from tests.driver.cloud import CONFIGURATION, Cloud, OpenedSan
 from tests.support.backend import read_section
 from zolder.api import Storage
 from zolder.cinder.driver import ZolderDriver
@@ -61,6 +69,34 @@ def make_driver(configure: Configure, san: FakeStorage) -> Callable[..., ZolderD
 def driver(make_driver: Callable[..., ZolderDriver]) -> ZolderDriver:
     """A driver with nothing but ``san_ip`` configured."""
     return make_driver()
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with Cinder's tables and nothing in them."""
+    path = tmp_path_factory.mktemp("empty") / "cinder.sqlite"
+    facade = enginefacade.transaction_context()
+    facade.configure(connection=f"sqlite:///{path}")
+    models.BASE.metadata.create_all(facade.writer.get_engine())
+    facade.dispose_pool()
+    return path
+
+
+@pytest.fixture
+def cloud(empty_database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cloud]:
+    """A Cinder with an empty database of its own, and an empty SAN."""
+    path = tmp_path / "cinder.conf"
+    path.write_text(CONFIGURATION.format(folder=tmp_path, enabled="other, one, two"))
+    cfg.CONF([], project="cinder", default_config_files=[str(path)])
+    shutil.copy(empty_database, tmp_path)
+    facade = enginefacade.transaction_context()
+    facade.configure(connection=f"sqlite:///{tmp_path}/cinder.sqlite")
+    restore = database.main_context_manager.patch_factory(facade)
+    yield Cloud(path, capsys)
+    restore()
+    assert not OpenedSan.left
+    facade.dispose_pool()
+    cfg.CONF.reset()
 
 
 def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: object) -> objects.Volume:

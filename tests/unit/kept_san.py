@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.target_tree import Killed
+from tests.unit.kernel_tree import Killed
 from zolder.errors import AlreadyExists, BackendError
 from zolder.model import Access, Chap, Route
 from zolder.names import (

@@ -8,16 +8,13 @@ it claims was seen on Linux 6.12. State is in the folder alone, so another insta
 from __future__ import annotations
 
 import errno
-import os
-import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.unit.target_tree import Killed
-from zolder.san.configfs import ConfigFs, _naming
+from tests.unit.kernel_tree import KernelTree
+from zolder.san.configfs import _naming
 
-# What can be made: its path, and the attributes and default folders (with a slash) that come with it.
+# See ``KernelTree.KINDS``.
 _KINDS: tuple[tuple[str, dict[str, str]], ...] = (
     (r"hosts/[^/]+", {"dhchap_key": "", "dhchap_hash": "hmac(sha256)"}),
     (
@@ -43,7 +40,7 @@ _KINDS: tuple[tuple[str, dict[str, str]], ...] = (
         },
     ),
     (
-        r"ports/\d+",
+        r"ports/(?!65536$)\d+",
         {
             "addr_adrfam": "",
             "addr_traddr": "",
@@ -57,58 +54,24 @@ _KINDS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-class NvmetTree(ConfigFs):
+class NvmetTree(KernelTree):
     """An nvmet tree that remembers its calls and can be killed or refuse at a chosen step."""
 
+    KINDS = _KINDS
+    LINKS = ("ports/*/subsystems/*", "subsystems/*/allowed_hosts/*")
+    NO_KIND = errno.EINVAL
+
     def __init__(self, root: Path, *, kill_at: int | None = None, refuse_at: int | None = None) -> None:
-        """Count the steps that change something from 0: from ``kill_at`` on none is done any more.
+        """See ``KernelTree``.
 
         ``held`` are addresses that another program listens at, ``foreign`` those of other machines,
         ``read_only`` devices. ``before`` is called ahead of each step: what another process does meanwhile.
         """
-        super().__init__(root)
-        self.steps: list[str] = []
-        self.looks: list[str] = []
+        super().__init__(root, kill_at=kill_at, refuse_at=refuse_at)
         self.held: set[str] = set()
         self.foreign: set[str] = set()
         self.read_only: set[str] = set()
         self.before: Callable[[str], object] | None = None
-        self._kill_at = kill_at
-        self._refuse_at = refuse_at
-
-    def make_folder(self, path: str) -> bool:
-        """Create an object with its default children, of a kind that can be made here."""
-        self._step(f"mkdir {path}")
-        with _naming("create", path):
-            defaults = _defaults(path)
-            if defaults is None or path == "ports/65536":
-                raise OSError(errno.EINVAL, "nothing of the kind can be made here")
-        if not super().make_folder(path):
-            return False
-        for name, value in defaults.items():
-            attribute = self.root / path / name
-            if name.endswith("/"):
-                attribute.mkdir()
-            else:
-                attribute.parent.mkdir(parents=True, exist_ok=True)
-                attribute.write_text(value)
-        return True
-
-    def remove_folder(self, path: str) -> bool:
-        """Remove an object with its default children, unless something is linked to it or into it."""
-        self._step(f"rmdir {path}")
-        folder = self.root / path
-        with _naming("remove", path):
-            if not folder.exists():
-                return False
-            below = list(folder.rglob("*"))
-            made = [path for path in below if path.is_dir() and _defaults(str(path.relative_to(self.root)))]
-            if made or any(path.is_symlink() for path in below):
-                raise OSError(errno.ENOTEMPTY, "something made here is left")
-            if any(link.readlink() == folder for link in self._links()):
-                raise OSError(errno.EBUSY, "something links to it")
-            shutil.rmtree(folder)
-        return True
 
     def make_link(self, path: str, to: str) -> bool:
         """Link to an object that exists; the first link into a port opens its socket."""
@@ -120,14 +83,9 @@ class NvmetTree(ConfigFs):
             if path.startswith("ports/") and not any(parent.iterdir()):
                 self._open_port(parent.parent)
             subsystem, _, host = path.partition("/allowed_hosts/")
-            if host and super().read(f"{subsystem}/attr_allow_any_host") == "1":
+            if host and self._peek(f"{subsystem}/attr_allow_any_host") == "1":
                 raise OSError(errno.EINVAL, "can't add hosts when allow_any_host is set!")
         return super().make_link(path, to)
-
-    def remove_link(self, path: str) -> bool:
-        """Remove a link."""
-        self._step(f"unlink {path}")
-        return super().remove_link(path)
 
     def write(self, path: str, value: str) -> None:
         """Write an attribute that exists; some act on it, or refuse."""
@@ -143,34 +101,11 @@ class NvmetTree(ConfigFs):
             if attribute == "attr_serial" and not 0 < len(value) <= 20:
                 raise OSError(errno.EINVAL, "Serial Number can not be empty or exceed 20 Bytes")
             opens = attribute == "enable" and value == "1" and "/namespaces/" in folder
-            if opens and super().read(f"{folder}/device_path") in self.read_only:
+            if opens and self._peek(f"{folder}/device_path") in self.read_only:
                 raise OSError(errno.EROFS, "failed to open block device")
-            if attribute == "revalidate_size" and super().read(f"{folder}/enable") != "1":
+            if attribute == "revalidate_size" and self._peek(f"{folder}/enable") != "1":
                 raise OSError(errno.EINVAL, "enable ns before revalidate.")
         super().write(path, value)
-
-    def exists(self, path: str) -> bool:
-        """Look, and remember where."""
-        self.looks.append(path)
-        return super().exists(path)
-
-    def read(self, path: str) -> str:
-        """Read, and remember what."""
-        self.looks.append(path)
-        return super().read(path)
-
-    def find_link(self, path: str) -> str | None:
-        """Follow a link, and remember which."""
-        self.looks.append(path)
-        return super().find_link(path)
-
-    def _list(self, path: str, wanted: Callable[[os.DirEntry[str]], bool]) -> tuple[str, ...]:
-        self.looks.append(f"ls {path}")
-        return super()._list(path, wanted)
-
-    def _links(self) -> list[Path]:
-        folders = ("ports/*/subsystems/*", "subsystems/*/allowed_hosts/*")
-        return [path for pattern in folders for path in self.root.glob(pattern) if path.is_symlink()]
 
     def _open_port(self, port: Path) -> None:
         """Refuse an address that is not here, or that somebody listens at."""
@@ -183,24 +118,14 @@ class NvmetTree(ConfigFs):
             raise OSError(errno.EADDRINUSE, "failed to bind port socket -98")
 
     def _refuse_while_enabled(self, folder: str) -> None:
-        if super().read(f"{folder}/enable") == "1":
+        if self._peek(f"{folder}/enable") == "1":
             raise OSError(errno.EBUSY, "the namespace is enabled")
 
     def _step(self, step: str) -> None:
         if self.before:
             self.before(step)
-        if self._kill_at is not None and len(self.steps) >= self._kill_at:
-            raise Killed
-        self.steps.append(step)
-        if self._refuse_at is not None and len(self.steps) - 1 == self._refuse_at:
-            with _naming(*step.split(" ", 1)):
-                raise OSError(errno.ENOMEM, "refused for the test")
+        super()._step(step)
 
 
 def _address(port: Path) -> str:
     return " ".join((port / f"addr_{name}").read_text() for name in ("traddr", "trsvcid"))
-
-
-def _defaults(path: str) -> dict[str, str] | None:
-    """Return what comes with an object of this path; None where none can be made."""
-    return next((defaults for pattern, defaults in _KINDS if re.fullmatch(pattern, path)), None)

@@ -23,7 +23,7 @@ from tests.unit.kept_san import (
     access,
     attachment,
 )
-from tests.unit.target_tree import Killed
+from tests.unit.kernel_tree import Killed
 from zolder.errors import AlreadyExists, BackendError, Busy, Error, NotFound, NotPermitted
 from zolder.model import Access, Change, Chap, Export, Route
 from zolder.names import LIO, NVMET, TGT, InitiatorName, Portal, TargetPrefix, ZvolName, export_target

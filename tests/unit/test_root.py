@@ -9,8 +9,8 @@ from hypothesis import given
 
 from tests.unit import kept_san
 from tests.unit.kept_san import ALICE, BOB, CHAP, DATASET, FAST, PARENT, PORTALS, PREFIX, ROUTE, ZVOL, KeptSan
+from tests.unit.kernel_tree import Killed
 from tests.unit.strategies import zvol_names
-from tests.unit.target_tree import Killed
 from zolder import wish as wishes
 from zolder.errors import (
     BackendError,

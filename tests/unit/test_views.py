@@ -18,7 +18,7 @@ from tests.unit.kept_san import (
     access,
     attachment,
 )
-from tests.unit.target_tree import Killed
+from tests.unit.kernel_tree import Killed
 from zolder.errors import AlreadyExists, BackendError, DeadlineExceeded, Error, NotFound, NotPermitted
 from zolder.model import Access, Change, Export
 from zolder.names import AttachmentId, InitiatorName, SnapshotName, VolumeId, ZvolName, view_name
