@@ -133,16 +133,25 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
     ),
     "export-by-a-record-beyond-its-policy": (
         NOT_PERMITTED,
-        _recorded(
-            "record-with-the-others-prefix",
-            "record-with-half-a-prefix",
-            "record-with-a-portal-for-all",
-            "record-with-a-portal-of-sshd",
+        (
+            *_recorded("record-with-the-others-prefix", "record-with-half-a-prefix"),
+            _export(zvol="record-with-a-portal-for-all"),
+            _export(zvol="record-with-a-portal-of-sshd"),
         ),
     ),
     "export-by-a-record-of-no-portals": (
         INVALID,
-        _recorded("record-without-a-portal", "record-with-a-portal-twice"),
+        (_export(zvol="record-without-a-portal"), _export(zvol="record-with-a-portal-twice")),
+    ),
+    # What is exported already grows whatever became of its portals; of these nothing is, and nothing comes.
+    "grow-by-a-record-of-other-portals": (
+        frozenset({"answered"}),
+        (
+            _grow(zvol="record-with-a-portal-for-all"),
+            _grow(zvol="record-with-a-portal-of-sshd"),
+            _grow(zvol="record-without-a-portal"),
+            _grow(zvol="record-with-a-portal-twice"),
+        ),
     ),
     "export-by-a-record-that-is-none": (
         frozenset({"backend"}),

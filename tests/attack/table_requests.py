@@ -277,7 +277,12 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
     "export-a-view-for-writing": ("export_zvol", {"zvol": VIEW}, NOT_PERMITTED),
     "export-a-view-among-many": ("ensure_exports", _wanted(zvol=VIEW), UNCHANGED),
     "read-a-view-through-a-view": ("export_snapshot", {"zvol": VIEW}, frozenset({"not_found"})),
-    "withdraw-a-view-from-a-stranger": ("withdraw_zvol", {"zvol": VIEW, "initiator": STRANGER}, UNCHANGED),
+    "withdraw-a-view-as-a-volume": (
+        "withdraw_zvol", {"zvol": VIEW, "initiator": STRANGER}, NOT_PERMITTED
+    ),
+    "withdraw-a-view-from-a-stranger": (
+        "withdraw_snapshot", {"view_id": VIEW_ID, "initiator": STRANGER}, UNCHANGED
+    ),
     "export-an-unmarked-zvol-among-many": ("ensure_exports", _wanted(zvol="foreign"), UNCHANGED),
     "export-over-a-foreign-target-among-many": ("ensure_exports", _wanted(zvol="volume-taken"), UNCHANGED),
     "export-a-thousand-times-what-is-not-ours": (
