@@ -1,11 +1,15 @@
 # Everything a person or a CI calls. The environment comes first and costs nothing when nothing changed.
-# KEEP=1 leaves the lab's machines up after `make demo` and `make test`.
+# KEEP=1 leaves the lab's machines up after `make demo` and `make test`. JOBS is how many tests run side by side,
+# each of those that need machines on a lab of its own (2 GiB of memory each).
 
 BIN := .venv/bin
 CODE := src lab bench tests tools
 PYTEST := $(BIN)/python -m pytest
+JOBS := 2
+# A file's tests share machines, so they stay together.
+PARALLEL := -n $(JOBS) --dist loadfile
 EXPORTS := tests/contract/test_exports.py $(sort $(wildcard tests/lab/test_exports*.py)) \
-	tests/lab/test_restore.py tests/lab/test_takeover.py
+	tests/lab/test_lio.py tests/lab/test_restore.py tests/lab/test_takeover.py tests/lab/test_orphans.py
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help test check demo bench attack exports fuzz lint types unit format environment clean
@@ -14,11 +18,13 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint types ## Lint, types, unit, contract, driver, then the lab, but for what is long (over an hour warm)
-	@tools/part tests $(PYTEST) -m "not long"
+test: lint types ## Lint, types, unit, contract, driver, then the lab (XX minutes warm)
+	@tools/part tests $(PYTEST) $(PARALLEL) -m "not lab"
+	@tools/part machines $(BIN)/python -m lab build
+	@tools/part lab $(PYTEST) $(PARALLEL) -m lab
 
 check: lint types ## What needs no machines: lint, types, unit, contract, driver (two minutes)
-	@tools/part tests $(PYTEST) -m "not lab and not slow"
+	@tools/part tests $(PYTEST) $(PARALLEL) -m "not lab and not slow"
 
 demo: environment ## A Cinder volume's whole life on real ZFS (90 s warm, 12 minutes the first time)
 	@$(BIN)/python -m lab demo
@@ -29,7 +35,7 @@ bench: environment ## Measure the driver against the limit and the 2012 draft
 attack: environment ## Attack the lab's SAN with real keys: what got through, if anything
 	@$(PYTEST) tests/attack
 
-exports: environment ## Every kind of export on the lab's SAN, the long tests too, each named by its exporter
+exports: environment ## Every kind of export on the lab's SAN, each test named by its exporter
 	@$(PYTEST) -v $(EXPORTS)
 
 fuzz: environment ## Fuzz what reads bytes from elsewhere, FUZZ_SECONDS in all (60)

@@ -131,6 +131,10 @@ class Volumes:
         """End an attachment; the machine has let go of the volume."""
         self._cinder.attachments.delete(attachment)
 
+    def force_detach(self, volume: str) -> None:
+        """End a volume's one attachment without a connector, as for a machine that is gone."""
+        self._cinder.volumes._action("os-force_detach", volume, {})  # noqa: SLF001 - it has no verb for that
+
     def pools(self) -> list[dict[str, Any]]:
         """Return the pools that the scheduler knows: each pool's name and capabilities in one dict."""
         found = [pool.to_dict() for pool in self._cinder.pools.list(detailed=True)]

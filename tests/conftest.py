@@ -41,15 +41,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how long each part took: unit, contract, driver, lab."""
+    """Print the figures that tests noted, and how long each part took: unit, contract, driver, lab."""
     seconds: defaultdict[str, float] = defaultdict(float)
     tests: Counter[str] = Counter()
+    figures = []
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 part = _part(report)
                 seconds[part] += report.duration
-                tests[part] += report.when == "call"
+                if report.when == "call":
+                    tests[part] += 1
+                    figures += [str(text) for kind, text in report.user_properties if kind == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+    for line in figures:
+        terminalreporter.write_line(line)
     if seconds:
         terminalreporter.section("parts")
     for part in seconds:
@@ -66,7 +73,9 @@ def lab() -> Iterator[Lab]:
     """The lab, fresh from its saved state, and down at the end unless KEEP=1. What fails is an error."""
     from lab import Lab  # noqa: PLC0415 - see above: only tests with machines need it
 
-    found = Lab(os.environ.get("ZOLDER_LAB") or "test")
+    # Under xdist each worker has machines of its own: they are idle half of the time, waiting for each other.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    found = Lab("-".join(filter(None, (os.environ.get("ZOLDER_LAB") or "test", worker))))
     try:
         if found.is_up():
             found.reset()

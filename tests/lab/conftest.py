@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.backends import EACH_EXPORTER
+from lab.cinder import Cinder
 from lab.conversation import Conversation
 from tests.contract.ground import PARENT
 from tests.support.exported import Volume, make_volume
@@ -21,31 +23,17 @@ from zolder.names import LIO, NVMET, TGT, ExporterName
 
 if TYPE_CHECKING:
     from lab import Lab
+    from lab.volumes import Volumes
     from zolder.client.remote import RemoteStorage
 
 INSIDE = Path(__file__).parents[2] / "lab/inside"
-
-_FIGURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keep a sentence with a figure for the end of the run, under the test's name."""
-    kept = request.config.stash.setdefault(_FIGURES, [])
-
-    def keep(text: str) -> None:
-        kept.append(f"{request.node.name}: {text}")
-
-    return keep
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures."""
-    figures = config.stash.get(_FIGURES, [])
-    if figures:
-        terminalreporter.section("figures")
-    for line in figures:
-        terminalreporter.write_line(line)
+    # A property goes with the test's report, also from a worker of xdist; tests/conftest.py prints it.
+    return lambda text: request.node.user_properties.append(("figure", f"{request.node.name}: {text}"))
 
 
 # Exports
@@ -92,3 +80,30 @@ def writer(lab: Lab) -> Iterator[Conversation]:
     """A program in compute that writes and knows what it wrote."""
     with closing(Conversation(lab.compute, [INSIDE / "writer.py"], "python3 -S writer.py")) as program:
         yield program
+
+
+# Cinder with three back ends
+
+
+@pytest.fixture(scope="module")
+def cinder(lab: Lab) -> Iterator[Cinder]:
+    """Cinder with a back end for each exporter, and an empty database, on a pristine SAN."""
+    lab.reset()
+    running = Cinder(lab, EACH_EXPORTER)
+    running.up(fresh=True)
+    yield running
+    if not lab.keep:
+        running.down()
+
+
+@pytest.fixture
+def volumes(cinder: Cinder) -> Volumes:
+    """A client of its API."""
+    return cinder.volumes()
+
+
+@pytest.fixture(scope="module")
+def agent(lab: Lab, cinder: Cinder) -> Iterator[RemoteStorage]:  # noqa: ARG001 - after its reset
+    """The SAN as the driver reaches it, to see what stands."""
+    with connected(lab) as storage:
+        yield storage

@@ -15,43 +15,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cinderclient import exceptions
 
-from lab.backends import EACH_EXPORTER
-from lab.cinder import Cinder
 from lab.conversation import Conversation
 from lab.demo import INITIATOR, INITIATOR_COMMAND
 from lab.waiting import wait_until
+from tests.contract.ground import PARENT
+from tests.support.connectors import connector_of, initiator_of, standing
 from tests.support.exported import ADDRESS, SECOND_ADDRESS, portal_of, wait_for_blocks
-from tests.support.reach import COMPUTE_IQN, COMPUTE_NQN, SECOND_IQN, SECOND_NQN
-from tests.support.san import connected
-from zolder.names import NVMET, DatasetName, ExporterName
+from zolder.names import NVMET, ExporterName
 
 if TYPE_CHECKING:
     from lab import Lab
+    from lab.cinder import Cinder
     from lab.volumes import Volumes
     from zolder.client.remote import RemoteStorage
 
 pytestmark = pytest.mark.timeout(400)
 
-PARENT = DatasetName("data/volumes")
 GIB = 2**30
 LINKS = {"192.168.77.": "eth1", "192.168.78.": "eth2"}
-
-
-@pytest.fixture(scope="module")
-def cinder(lab: Lab) -> Iterator[Cinder]:
-    """Cinder with a back end for each exporter, and an empty database, on a pristine SAN."""
-    lab.reset()
-    running = Cinder(lab, EACH_EXPORTER)
-    running.up(fresh=True)
-    yield running
-    if not lab.keep:
-        running.down()
-
-
-@pytest.fixture
-def volumes(cinder: Cinder) -> Volumes:
-    """A client of its API."""
-    return cinder.volumes()
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +40,6 @@ def brick(lab: Lab, cinder: Cinder) -> Iterator[Conversation]:  # noqa: ARG001 -
     """os-brick in the compute machine."""
     with closing(Conversation(lab.compute, [INITIATOR], INITIATOR_COMMAND)) as program:
         yield program
-
-
-@pytest.fixture(scope="module")
-def agent(lab: Lab, cinder: Cinder) -> Iterator[RemoteStorage]:  # noqa: ARG001 - as above
-    """The SAN as the driver reaches it, to see what stands."""
-    with connected(lab) as storage:
-        yield storage
-
-
-def connector_of(*, second: bool = False) -> dict[str, Any]:
-    """Return what os-brick would say of a machine."""
-    iqn, nqn = (SECOND_IQN, SECOND_NQN) if second else (COMPUTE_IQN, COMPUTE_NQN)
-    name = "second" if second else "compute"
-    return {"initiator": str(iqn), "nqn": str(nqn), "host": name, "ip": "192.168.77.2", "multipath": False}
-
-
-def initiator_of(exporter: ExporterName, *, second: bool = False) -> str:
-    """Return by which name an exporter knows that machine."""
-    return str(connector_of(second=second)["nqn" if exporter == NVMET else "initiator"])
-
-
-def standing(agent: RemoteStorage, volume: str) -> list[str]:
-    """Return who can reach a volume as the kernel or the daemon has it now."""
-    exports = [export for export in agent.list_exports(PARENT) if export.zvol == f"volume-{volume}"]
-    return sorted(initiator for export in exports for initiator in export.initiators)
 
 
 @dataclass
@@ -271,6 +227,22 @@ def test_two_that_detach_at_once(volumes: Volumes, agent: RemoteStorage, exporte
         volumes.wait(volume, "available")
         assert standing(agent, volume) == []
     assert not [access for access in agent.list_attachments(PARENT) if access.zvol == f"volume-{volume}"]
+    volumes.delete(volume)
+
+
+def test_a_forced_detachment_closes_it_to_all(
+    lab: Lab, volumes: Volumes, brick: Conversation, agent: RemoteStorage, exporter: ExporterName
+) -> None:
+    """Without a connector, as for a machine that is gone: nobody reaches it, and Cinder can delete it."""
+    volume = volumes.create(1, backend=exporter)
+    attached = attach(volumes, brick, volume)
+    volumes.force_detach(volume)
+    volumes.wait(volume, "available")
+    assert standing(agent, volume) == []
+    assert not [access for access in agent.list_attachments(PARENT) if access.zvol == f"volume-{volume}"]
+    # The machine is not gone here, and lets go by hand: os-brick would wait for its last writes.
+    lab.compute.run(f"iscsiadm -m node -T iqn.2010-10.org.openstack:volume-{volume} -u")
+    lab.compute.run(f"nvme disconnect -d {attached.device}")
     volumes.delete(volume)
 
 
