@@ -31,7 +31,7 @@ from tests.support.exported import (
 from tests.support.reach import Reach, compute_reach
 from zolder.errors import Busy
 from zolder.model import Chap
-from zolder.names import LIO, NVMET, TGT, SnapshotName, VolumeId, target_name, view_name
+from zolder.names import LIO, NVMET, TGT, SnapshotName, VolumeId, ZvolName, target_name, view_name
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -95,6 +95,7 @@ def test_closing_ends_a_session_that_writes(
     writer.ask("start", device=volume.use(compute, opened))
     wait_for_blocks(lab, writer, 8)
     assert volume.close(compute) == ()
+    assert volume.standing() == []
     volume.storage.delete_zvol(PARENT, volume.name)
     wait_for_the_end(compute, volume)
     if volume.exporter == NVMET:
@@ -135,11 +136,11 @@ def test_discovery_shows_an_initiator_only_its_own(
 
 
 def test_only_the_right_secret_opens_it(volume: Volume, compute: Reach, second: Reach) -> None:
-    """No secret, a wrong one and another initiator's are refused; the right one opens."""
+    """No secret, a wrong one, another volume's and another initiator's are refused; the right one opens."""
     if volume.exporter == NVMET:
-        key, wrong = dhchap_key(b"right"), dhchap_key(b"wrong")
+        key = dhchap_key(b"right")
         opened = volume.open(compute, chap=Chap("unused", key))
-        refused: list[Chap | None] = [None, Chap("unused", wrong)]
+        refused: list[Chap | None] = [None, Chap("unused", dhchap_key(b"wrong"))]
         right = Chap("unused", key)
     else:
         opened = volume.open(compute)
@@ -147,7 +148,9 @@ def test_only_the_right_secret_opens_it(volume: Volume, compute: Reach, second: 
         found = secret_for(volume, compute.name)
         assert found is not None
         right = found
-        refused = [None, Chap(right.user, "wrong-secret-123"), secret_for(volume, second.name)]
+        others = secret_at(target_name(PREFIX, ZvolName("volume-another")), compute.name)
+        wrong = ["wrong-secret-123", others.secret]
+        refused = [None, *(Chap(right.user, secret) for secret in wrong), secret_for(volume, second.name)]
     if volume.exporter == TGT:
         # tgtd takes any secret of a target from any initiator of its: the docs say that this is weaker.
         refused.pop()

@@ -18,6 +18,7 @@ from lab.cinder import Cinder
 from lab.conversation import Conversation
 from lab.demo import INITIATOR, INITIATOR_COMMAND
 from lab.second import second_san, take_links
+from tests.support.disks import ask_identity
 from tests.support.exported import wait_for_blocks
 from zolder.names import LIO, NVMET, TGT
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 INSIDE = Path(__file__).parents[2] / "lab/inside"
 SECRETS = "/var/lib/zolder-helper/secrets"
 PATIENCE = "for s in /sys/class/iscsi_session/session*; do echo 3600 > $s/recovery_tmo; done"
-IDENTITY = "cat /sys/block/{0}/wwid /sys/block/{0}/device/wwid 2>/dev/null"
 
 
 @pytest.fixture
@@ -42,7 +42,6 @@ def volumes(lab: Lab) -> Iterator[Volumes]:
     lab.reset()
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)  # a cold boot under emulation, on a machine that may be busy
 def test_another_san_takes_over(lab: Lab, volumes: Volumes, note: Callable[[str], None]) -> None:
     """Attached initiators go on without an I/O error, on the same disks; Cinder sends the secrets again."""
@@ -59,7 +58,8 @@ def test_another_san_takes_over(lab: Lab, volumes: Volumes, note: Callable[[str]
             writer = Conversation(lab.compute, [INSIDE / "writer.py"], "python3 -S writer.py")
             writers[exporter] = stack.enter_context(closing(writer))
             writer.ask("start", device=device)
-        names = {device: identity(lab, device) for *_, device in attached.values()}
+        names = {device: ask_identity(lab.compute, device) for *_, device in attached.values()}
+        assert all(names.values())
         lab.compute.succeed(PATIENCE)
         for writer in writers.values():
             wait_for_blocks(lab, writer, 8)
@@ -83,7 +83,7 @@ def test_another_san_takes_over(lab: Lab, volumes: Volumes, note: Callable[[str]
             pauses[str(exporter)] = after["longest_seconds"]
         note(f"restored {restored:.1f} s after the first was dead; the longest write took {pauses} s")
         note(said.strip().replace("\n", " | "))
-        assert {device: identity(lab, device) for device in names} == names
+        assert {device: ask_identity(lab.compute, device) for device in names} == names
         # The life goes on: what was attached at the first is detached and deleted at the second.
         for volume, attachment, connection, device in attached.values():
             brick.ask("disconnect", connection=connection, device=device)
@@ -98,8 +98,3 @@ def import_the_zpool(second: Machine) -> None:
     refused = second.fail(["zpool", "import", "data"])
     assert "previously in use from another system" in refused
     second.succeed(["zpool", "import", "-f", "data"], timeout_seconds=300)
-
-
-def identity(lab: Lab, device: str) -> str:
-    """Return what the kernel tells a disk from all others by."""
-    return lab.compute.run(IDENTITY.format(device.removeprefix("/dev/"))).stdout.strip()

@@ -62,7 +62,7 @@ def secret_for(volume: Volume, initiator: InitiatorName) -> Chap | None:
 
 def secret_at(target: str, initiator: InitiatorName) -> Chap:
     """Return an initiator's secret at a target."""
-    digest = hashlib.sha256(initiator.encode()).hexdigest()
+    digest = hashlib.sha256(f"{target} {initiator}".encode()).hexdigest()
     return Chap(chap_user(target, initiator), f"secret-{digest[16:32]}")
 
 
