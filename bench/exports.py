@@ -1,10 +1,10 @@
 """`python -m bench.exports`: what attaching and detaching cost with each exporter, and what restoring costs.
 
-Over one real channel to the lab's SAN with 1,000 volumes, with no other export standing and with 500: the
-cost must not grow. A request is one line to the agent; processes are those that the SAN's kernel started
-meanwhile. Then 200 attachments that stand already are asked for once more, as when cinder-volume starts, and
-their targets are taken away behind the records' back and restored. Medians in milliseconds; the table goes to
-bench/exports.json, too.
+Over real channels to the lab's SAN with 1,000 volumes, with no other export standing and with 500: the cost
+must not grow. A request is one line to the agent; processes, and threads, are those that the SAN's kernel
+started meanwhile. Then 200 attachments that stand already are asked for once more, as when cinder-volume
+starts, and their targets are taken away behind the records' back and restored. Medians in milliseconds; the
+table goes to bench/exports.json, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -23,13 +24,17 @@ from typing import Any, Final
 from lab import Lab
 from tests.contract.ground import MIB, PARENT, ROUTES
 from tests.support.beside import Beside
-from tests.support.san import connected
+from tests.support.san import ssh_target
+from zolder.client.deadline import Deadline
+from zolder.client.pool import Pool
 from zolder.client.remote import RemoteStorage
 from zolder.model import Access
-from zolder.names import AttachmentId, ExporterName, VolumeId, ZvolName, zvol_dataset
+from zolder.names import AttachmentId, ExporterName, OperationId, VolumeId, ZvolName, zvol_dataset
+from zolder.shapes import Json
 
 RESULTS: Final = Path(__file__).parent / "exports.json"
 CHANNELS: Final = 8
+DEADLINE_SECONDS: Final = 300
 RESTORED: Final = 200
 _BATCH: Final = 25
 
@@ -43,19 +48,32 @@ answer(None)
 """
 
 
+class CountingPool(Pool):
+    """Counts the requests that go to the agent."""
+
+    requests = 0
+
+    def exchange(
+        self, method: str, operation: OperationId, params: dict[str, Json], deadline: Deadline
+    ) -> Json:
+        """See ``Pool``."""
+        self.requests += 1
+        return super().exchange(method, operation, params, deadline)
+
+
 class Bench:
     """The lab's SAN with many zvols, and how it is measured."""
 
-    def __init__(
-        self, lab: Lab, storage: RemoteStorage, *, volumes: int, standing: int, samples: int
-    ) -> None:
+    def __init__(self, lab: Lab, pool: CountingPool, *, volumes: int, standing: int, samples: int) -> None:
         """Make the zvols.
 
         :param standing: how many of them are exported beside the one that is measured.
         :param samples: how often each step is measured.
         """
         self._lab = lab
-        self._storage = storage
+        self._pool = pool
+        self._storage = RemoteStorage(pool, deadline_seconds=DEADLINE_SECONDS)
+        self._storage.get_figures(PARENT)
         self._samples = samples
         self._one, *others = (ZvolName(f"volume-bench-{number}") for number in range(volumes))
         self._zvols = others[:standing]
@@ -106,22 +124,20 @@ class Bench:
         if self._storage.list_exports(PARENT):
             message = "the targets are still there"
             raise AssertionError(message)
-        cost = self._watch(
-            lambda: self._lab.san.succeed("zolder-san restore", timeout_seconds=600), requests=0
-        )
+        cost = self._watch(lambda: self._lab.san.succeed("zolder-san restore", timeout_seconds=600))
         if len({export.zvol for export in self._storage.list_exports(PARENT)}) != len(zvols):
             message = "not all exports came back"
             raise AssertionError(message)
         return cost
 
-    def _watch(self, act: Callable[[], object], *, requests: int = 1) -> dict[str, float]:
-        before = self._processes()
+    def _watch(self, act: Callable[[], object]) -> dict[str, float]:
+        before, asked = self._processes(), self._pool.requests
         started = time.perf_counter()
         act()
         ms = (time.perf_counter() - started) * 1000
         return {
             "ms": round(ms, 1),
-            "requests": requests,
+            "requests": self._pool.requests - asked,
             "processes": self._processes() - before - self._looking,
         }
 
@@ -163,10 +179,10 @@ def main() -> None:
     results = {}
     try:
         lab.up()
-        with connected(lab, channels=CHANNELS, deadline_seconds=300) as storage:
+        with closing(CountingPool(ssh_target(lab), max_channels=CHANNELS)) as pool:
             bench = Bench(
                 lab,
-                storage,
+                pool,
                 volumes=options.volumes,
                 standing=options.standing,
                 samples=options.samples,
