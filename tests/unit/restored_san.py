@@ -46,6 +46,7 @@ CINDER = Policy(Identity("cinder"), (VOLUMES,), (PORTAL, SHARED), (PREFIX,))
 SPEEDY = Policy(Identity("speedy"), (FAST,), (SHARED, FASTER), (OTHER_PREFIX,))
 ONE, TWO = InitiatorName("iqn.1993-08.org.debian:01:one"), InitiatorName("iqn.1993-08.org.debian:01:two")
 NQN = InitiatorName("nqn.2014-08.org.nvmexpress:uuid:one")
+OTHER_NQN = InitiatorName("nqn.2014-08.org.nvmexpress:uuid:two")
 CHAP = Chap("user", "a secret of sixteen")
 ROUTE = Route(LIO, PREFIX, (PORTAL,))
 FAST_ROUTE = Route(NVMET, OTHER_PREFIX, (FASTER,))
@@ -208,11 +209,12 @@ class OneExport:
         world.shut_while_built.append(world.nft.shut)
         world.asked_seconds.append(seconds)
         world.each_build()
-        if self.zvol in world.broken:
-            raise world.broken[self.zvol]
+        for what in (self.zvol, f"{self.zvol} for {initiator}"):
+            if what in world.broken:
+                raise world.broken[what]
         if self.zvol in world.stale:
             message = "its backstore is open on another device"
-            raise AlreadyExists(message)
+            raise AlreadyExists(message, device="/dev/zd0")
         if self.zvol in world.stale.values():
             message = "its device is claimed by somebody else"
             raise Busy(message, holders=[])

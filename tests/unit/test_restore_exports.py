@@ -17,6 +17,7 @@ from tests.unit.restored_san import (
     FASTER,
     NQN,
     ONE,
+    OTHER_NQN,
     OTHER_PREFIX,
     PORTAL,
     PREFIX,
@@ -28,7 +29,7 @@ from tests.unit.restored_san import (
     volume_id,
     wish,
 )
-from zolder.errors import BackendError
+from zolder.errors import AlreadyExists, BackendError
 from zolder.names import LIO, NVMET, DatasetName, Identity, OperationId, ZvolName
 from zolder.san.libzfs import VIEW_MARK, Property
 from zolder.san.locks import Locks
@@ -190,6 +191,18 @@ def test_what_stands_on_another_zvols_device_is_made_anew(world: World) -> None:
     world.stale["v2"] = "v1"
     assert world.restore().is_complete
     assert world.initiators("v1") == world.initiators("v2") == {ONE: None}
+
+
+def test_an_initiator_that_is_refused_costs_no_other_its_export(world: World) -> None:
+    """Where a host entry is the administrator's and has a key, the others of that zvol stay as they stand."""
+    dataset = world.add_zvol("f1", wish((NQN, False), route=FAST_ROUTE), parent=FAST)
+    world.restore()
+    before = world.changes
+    world.record(dataset, wish((NQN, False), (OTHER_NQN, False), route=FAST_ROUTE))
+    world.broken[f"f1 for {OTHER_NQN}"] = AlreadyExists("nvmet has one key for all", initiator=OTHER_NQN)
+    report = world.restore()
+    assert report.parents[1].faults == [f"fast/volumes/f1 for {OTHER_NQN}: nvmet has one key for all"]
+    assert (world.initiators("f1", FAST_ROUTE), world.changes) == ({NQN: None}, before)
 
 
 def test_device_that_does_not_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

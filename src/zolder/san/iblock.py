@@ -47,8 +47,8 @@ def ensure_backstore(
 
     :param linked: where the target's LUN links to already, if it does.
     :param read_only: open the device for reading alone.
-    :raises AlreadyExists: a backstore of that name is open on another device, or exported under another
-        serial.
+    :raises AlreadyExists: a backstore of that name is open on another device, which ``details["device"]``
+        names, or exported under another serial.
     :raises Busy: the device is claimed by somebody else.
     :raises BackendError: the kernel refuses a step.
     """
@@ -60,7 +60,7 @@ def ensure_backstore(
         _open_device(build, path, device, read_only=read_only)
     elif (held := find_device(tree, path)) != device:
         message = f"backstore {path} is open on {held}, not on {device}"
-        raise AlreadyExists(message, backstore=path)
+        raise AlreadyExists(message, backstore=path, device=str(held))
     for attribute, value in _ATTRIBUTES:
         build.attribute(f"{path}/attrib/{attribute}", value)
     _set_serial(build, path, serial, linked=linked is not None)

@@ -159,9 +159,11 @@ class Rebuild:
         try:
             try:
                 self._tally.built += ensure()
-            except AlreadyExists:
+            except AlreadyExists as err:
+                if "device" not in err.details:
+                    raise
                 # What targetcli restores of ours is open on the device of that number, which after a boot is
-                # another zvol's (seen). What is not ours is refused here as well.
+                # another zvol's (seen): all its initiators reach that one.
                 self._tally.withdrawn += export.withdraw_all(route.exporter)
                 self._tally.built += ensure()
         except Error:

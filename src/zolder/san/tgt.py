@@ -356,7 +356,7 @@ def _require_agreement(record: Record, wanted: Record) -> None:
         held, asked = getattr(record, what), getattr(wanted, what)
         if held != asked:
             message = f"target {record.target} is exported with {what} {held}, not {asked}"
-            raise AlreadyExists(message, target=record.target)
+            raise AlreadyExists(message, target=record.target, **{what: str(held)})
 
 
 def _log_failure(undo: Callable[[], None]) -> None:
