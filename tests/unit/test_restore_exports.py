@@ -30,7 +30,8 @@ from tests.unit.restored_san import (
     wish,
 )
 from zolder.errors import AlreadyExists, BackendError
-from zolder.names import LIO, NVMET, DatasetName, Identity, OperationId, ZvolName
+from zolder.model import Chap
+from zolder.names import LIO, NVMET, TGT, DatasetName, Identity, InitiatorName, OperationId, ZvolName
 from zolder.san.libzfs import VIEW_MARK, Property
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
@@ -103,6 +104,18 @@ def test_another_route(world: World) -> None:
     world.targets[LIO, f"{PREFIX}v1"] = Standing(VOLUMES, ZvolName("v1"), {ONE: None})
     assert world.restore().is_complete
     assert [exporter for exporter, _ in world.targets] == [NVMET]
+
+
+@pytest.mark.parametrize("initiators", [{ONE: None}, {}])
+def test_what_another_exporter_restored_under_the_same_name(
+    world: World, initiators: dict[InitiatorName, Chap | None]
+) -> None:
+    """LIO and tgt know a zvol by one IQN: after a change of exporter the former's target goes all the same."""
+    world.add_zvol("v1", wish((ONE, False), route=replace(ROUTE, exporter=TGT)))
+    world.targets[LIO, f"{PREFIX}v1"] = Standing(VOLUMES, ZvolName("v1"), initiators)
+    assert world.restore().is_complete
+    assert [exporter for exporter, _ in world.targets] == [TGT]
+    assert world.said[-2] == "data/volumes: 1 exports, 1 built, 1 withdrawn"
 
 
 def test_a_shared_parent(world: World) -> None:

@@ -187,7 +187,11 @@ class Rebuild:
             left = set(busy)
 
     def _withdraw_others(self, standing: Collection[Standing], wish: Wish) -> None:
+        # LIO and tgt know a zvol by one IQN: the name alone tells nothing.
+        self._withdraw_all([one for one in standing if one[1].exporter != wish.route.exporter])
         for policy, export in standing:
+            if export.exporter != wish.route.exporter:
+                continue
             for initiator in export.initiators:
                 target = export_target(wish.route.exporter, wish.route.prefix, self._zvol, initiator)
                 if wish.find(initiator) is None or target != export.target:
