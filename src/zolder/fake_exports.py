@@ -6,6 +6,7 @@ It decides as the SAN does (zolder.wish), and knows no targets: what is on recor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from zolder import wish as wishes
 from zolder.errors import InvalidRequest
@@ -21,6 +22,9 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.wish import Wish
+
+# How a DH-HMAC-CHAP key is written; the SAN looks at all of it (zolder.san.nvmet_host.check_key).
+_KEY_BEGINS: Final = "DHHC-1:"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class FakeExports:
             access.attachment,
             chap=access.chap is not None,
         )
+        if access.chap and route.exporter == NVMET and not access.chap.secret.startswith(_KEY_BEGINS):
+            message = "CHAP secret: NVMe-oF needs a DH-HMAC-CHAP key"
+            raise InvalidRequest(message)
         secrets = {**(before.secrets if before else {}), access.initiator: access.chap}
         after = _Export(wish, secrets)
         self._exports[dataset] = after

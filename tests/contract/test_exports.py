@@ -212,6 +212,23 @@ def test_one_route_at_a_time(way: Way) -> None:
     assert way.reachable(made) == [initiator]
 
 
+def test_nvmet_takes_keys_of_its_own_kind_alone(storage: Storage) -> None:
+    """A secret of iSCSI's is no DH-HMAC-CHAP key: it is refused, and nothing is left of it."""
+    way, made = Way(storage, *ROUTES[NVMET]), create(storage)
+    with pytest.raises(InvalidRequest) as refused:
+        way.open(made, chap=Chap("user", "correct-horse-battery"))
+    assert "DH-HMAC-CHAP" in refused.value.message
+    assert "correct-horse" not in refused.value.message
+    (refusal,) = storage.ensure_exports(
+        PARENT,
+        (Access(made.name, way.initiator, None, Chap("user", "correct-horse-battery")),),
+        route=way.route,
+    ).value
+    assert refusal.code == "invalid_request"
+    assert way.is_closed(made)
+    assert way.open(made).changed
+
+
 def test_a_failed_second_attachment_takes_nothing_from_the_first(way: Way) -> None:
     """What cannot be opened leaves no record of itself, and those who are there stay."""
     made = create(way.storage)

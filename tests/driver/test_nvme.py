@@ -12,9 +12,10 @@ from cinder import exception, objects
 from os_brick.initiator import connector as brick
 from os_brick.initiator.connectors import nvmeof
 
-from tests.driver.conftest import PARENT, connector_of, new_snapshot, new_volume
+from tests.driver.conftest import PARENT, connector_of, lose_exports, new_snapshot, new_volume
 from tests.driver.manager import attach, detach
 from zolder.cinder.driver import ZolderDriver
+from zolder.cinder.reconciliation import Sent
 from zolder.fake import FakeStorage
 from zolder.names import InitiatorName, TargetPrefix, ZvolName, subsystem_name
 
@@ -119,3 +120,31 @@ def test_a_snapshot_is_found_by_its_own_uuid(driver: ZolderDriver, volume: objec
     data = driver.initialize_connection_snapshot(snapshot, dict(ONE))["data"]
     assert understood(data).uuid == snapshot.id
     assert nvmeof.NVMeOFConnProps(dict(data)).readonly is True
+
+
+def test_a_secret_of_iscsis_time_is_not_sent(
+    make_driver: Callable[..., ZolderDriver], san: FakeStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What use_chap_auth gave volumes and snapshots stays in Cinder, and they attach over NVMe without it."""
+    made = new_volume()
+    iscsi = make_driver("use_chap_auth = true")
+    made.update(iscsi.create_volume(made))
+    snapshot = new_snapshot(made)
+    iscsi.create_snapshot(snapshot)
+    snapshot.update(iscsi.create_export_snapshot(None, snapshot, ONE))
+    secrets = made.provider_auth, snapshot.provider_auth
+    driver = make_driver(LINES)
+    attach(driver, made, ONE)
+    driver.initialize_connection_snapshot(snapshot, dict(ONE))
+    driver.terminate_connection_snapshot(snapshot, dict(ONE))
+    before = san.list_attachments(PARENT)
+    made.volume_attachment[0].connection_info = None  # as the old attach call leaves it
+    lose_exports(san)
+    driver.update_provider_info([made], [])
+    assert san.list_attachments(PARENT) == before
+    assert driver._reconciliation.send_secrets(lambda: [made]) == Sent(0, complete=True)
+    assert "could not be made sure of" not in caplog.text
+    assert (made.provider_auth, snapshot.provider_auth) == secrets
+    assert all(secrets)
+    assert detach(driver, made, ONE) is False
+    assert attach(iscsi, made, ONE)["auth_method"] == "CHAP"

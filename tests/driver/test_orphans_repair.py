@@ -16,7 +16,7 @@ from tests.driver.cloud import ADMIN, MACHINE, PARENT, ROUTE, STRANGER, Cloud, n
 from zolder.cinder.chap import chap_for, new_provider_auth
 from zolder.cli.finding import Kind
 from zolder.model import Access, Chap
-from zolder.names import AttachmentId, SnapshotName, VolumeId, ZvolName, target_name
+from zolder.names import AttachmentId, SnapshotName, VolumeId, ZvolName
 
 
 def test_deleted_volume(cloud: Cloud) -> None:
@@ -146,7 +146,7 @@ def test_repair_of_the_old_call(cloud: Cloud) -> None:
         MACHINE,
         route=ROUTE,
         attachment=access.attachment,
-        chap=chap_for(secret, target_name(ROUTE.prefix, access.zvol), MACHINE),
+        chap=chap_for(secret, ROUTE, access.zvol, MACHINE),
     )
     assert not same.changed
 

@@ -13,8 +13,8 @@ import secrets
 from typing import Final
 
 from zolder.errors import InvalidRequest
-from zolder.model import Chap
-from zolder.names import InitiatorName, ZvolName, chap_user
+from zolder.model import Chap, Route
+from zolder.names import NVMET, InitiatorName, ZvolName, chap_user, target_name
 
 # 128 bits; RFC 7143 12.1.3 asks for 96 at least, and initiators take 32 characters everywhere.
 _SECRET_CHARACTERS: Final = 32
@@ -26,16 +26,27 @@ def new_provider_auth(zvol: ZvolName) -> str:
     return f"{_METHOD} {zvol} {secrets.token_hex(_SECRET_CHARACTERS // 2)}"
 
 
-def chap_for(provider_auth: str | None, target: str, initiator: InitiatorName) -> Chap | None:
-    """Return what one initiator logs in with at a target, or None for a volume without CHAP.
+def takes_chap(route: Route) -> bool:
+    """Say whether a route has any use for ``provider_auth``, which a volume of iSCSI's time may still have.
+
+    NVMe over Fabrics has not: its keys are DH-HMAC-CHAP's, which os-brick does not know (cinder.settings).
+    """
+    return route.exporter != NVMET
+
+
+def chap_for(
+    provider_auth: str | None, route: Route, zvol: ZvolName, initiator: InitiatorName
+) -> Chap | None:
+    """Return what one initiator logs in with at a zvol's target, or None where it does so without CHAP.
 
     :raises InvalidRequest: ``provider_auth`` is not of Cinder's form; the value is not shown.
     """
-    if not provider_auth:
+    if not provider_auth or not takes_chap(route):
         return None
     words = provider_auth.split()
     if len(words) != 3 or words[0] != _METHOD:  # noqa: PLR2004 - method, user, secret
         message = "provider_auth is not of the form CHAP USER SECRET"
         raise InvalidRequest(message)
     digest = hmac.new(words[2].encode(), initiator.encode(), hashlib.sha256).hexdigest()
-    return Chap(chap_user(target, initiator), digest[:_SECRET_CHARACTERS])
+    user = chap_user(target_name(route.prefix, zvol), initiator)
+    return Chap(user, digest[:_SECRET_CHARACTERS])

@@ -25,7 +25,7 @@ from zolder.cinder.storage import San
 from zolder.cinder.translate import initiator_of, snapshot_of, view_id_of, volume_id_of, zvol_of
 from zolder.errors import BackendError, ConnectionLost, DeadlineExceeded, Error, InvalidRequest, ProtocolError
 from zolder.model import Access, Change, Chap, Export
-from zolder.names import AttachmentId, InitiatorName, ZvolName, target_name, view_name
+from zolder.names import AttachmentId, InitiatorName, ZvolName, view_name
 
 LOG = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ class Exports:
         return updates
 
     def _chap(self, record: Volume | Snapshot, zvol: ZvolName, initiator: InitiatorName) -> Chap | None:
-        target = target_name(self._settings.route.prefix, zvol)
-        chap = chap_for(record.provider_auth, target, initiator)
+        chap = chap_for(record.provider_auth, self._settings.route, zvol, initiator)
         if chap is None and self._settings.use_chap:
             message = f"{zvol} has no provider_auth: with use_chap_auth it is not exported without"
             raise InvalidRequest(message)

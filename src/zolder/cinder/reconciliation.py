@@ -25,7 +25,6 @@ from zolder.cinder.storage import San
 from zolder.cinder.translate import initiator_of, zvol_of
 from zolder.errors import Error
 from zolder.model import Access
-from zolder.names import target_name
 
 LOG = logging.getLogger(__name__)
 
@@ -101,9 +100,8 @@ class Reconciliation:
         initiator = initiator_of(connector, self._settings.route.exporter)
         # As it was told at the attachment: a secret that the volume was given later, or CHAP that was turned
         # on later, is not this initiator's yet. The old attach call leaves no connection on record.
-        zvol = zvol_of(volume)
-        target = target_name(self._settings.route.prefix, zvol)
-        chap = chap_of(told) if told else chap_for(volume.provider_auth, target, initiator)
+        zvol, route = zvol_of(volume), self._settings.route
+        chap = chap_of(told) if told else chap_for(volume.provider_auth, route, zvol, initiator)
         return Access(zvol, initiator, attachment_of(connector), chap)
 
     def _send(self, batch: Sequence[Access], causes: _Causes) -> int:

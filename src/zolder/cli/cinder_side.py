@@ -23,7 +23,7 @@ from zolder.cli.backends import BackEnd, Ground
 from zolder.cli.sides import AttachmentRow, CinderSide, SanSide, SnapshotRow, VolumeRow, is_view, viewed_id
 from zolder.errors import InvalidRequest
 from zolder.model import Access
-from zolder.names import AttachmentId, InitiatorName, SnapshotName, ZvolName, target_name
+from zolder.names import AttachmentId, InitiatorName, SnapshotName, ZvolName
 
 PAGE: Final = 500
 # What a connector calls the machine's name, for iSCSI and for NVMe over Fabrics.
@@ -199,8 +199,7 @@ def _access(row: Any, attached: Any, back_end: BackEnd) -> Access:  # noqa: ANN4
         raise InvalidRequest(message) from err
     # The old attach call leaves no connection on record.
     zvol = ZvolName(row.name)
-    target = target_name(route.prefix, zvol)
-    chap = chap_of(told) if told else chap_for(row.provider_auth, target, initiator)
+    chap = chap_of(told) if told else chap_for(row.provider_auth, route, zvol, initiator)
     return Access(zvol, initiator, _attachment_id(connector), chap)
 
 
