@@ -263,7 +263,7 @@ class Way:
         self._kernel.hold_subject(subject)
         return subject.zvol.endswith("left")
 
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:  # noqa: ARG002 - it takes none
         self._kernel.hold_grown(subject, device)
 
     def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:

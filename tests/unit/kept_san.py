@@ -249,9 +249,10 @@ class KeptExporter(Exporter):
         """See ``Exporter``."""
         return any(standing.dataset == subject.dataset for standing in self.standing.values())
 
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
-        """See ``Exporter``."""
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:
+        """See ``Exporter``; what the operation has left is at most all of it."""
         assert device == Path("/dev/zd0")
+        assert 0 < seconds <= 20
         self.grown.append(f"{subject.prefix}{subject.zvol}")
 
     def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:

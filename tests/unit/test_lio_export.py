@@ -139,7 +139,7 @@ def test_growth_writes_nothing(root: Path) -> None:
     """The kernel asks the device for its size itself, so an export that stands is left as it is."""
     ensure(root)
     tree = TargetTree(root)
-    Lio(tree=tree).grow_export(SUBJECT, device=DEVICE)
+    Lio(tree=tree).grow_export(SUBJECT, device=DEVICE, seconds=1)
     assert tree.steps == []
 
 

@@ -261,7 +261,7 @@ def test_growth_is_told_to_each_initiator(root: Path, dev: Path, ensure: Callabl
     ensure(initiator=BOB)
     ensure(subject=second, device=dev / "zd32")
     tree = NvmetTree(root)
-    Nvmet(dev=dev, tree=tree).grow_export(SUBJECT, device=dev / "zd16")
+    Nvmet(dev=dev, tree=tree).grow_export(SUBJECT, device=dev / "zd16", seconds=1)
     assert sorted(tree.steps) == sorted(
         f"write subsystems/{subsystem_name(PREFIX, ZVOL, initiator)}/namespaces/1/revalidate_size"
         for initiator in (ALICE, BOB)

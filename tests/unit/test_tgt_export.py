@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,8 @@ from zolder.errors import AlreadyExists, BackendError
 from zolder.model import Chap
 from zolder.names import DatasetName, Portal, TargetPrefix, ZvolName, chap_user
 from zolder.san.exporter import Exported
+from zolder.san.tgt import Tgt
+from zolder.san.tgtd import Tgtd
 from zolder.san.tgtrecord import Progress, parse_record
 
 san = tgt_san.san
@@ -77,7 +80,7 @@ def test_no_other_target_is_looked_at(san: San) -> None:
         san.tgt.remove_initiator(SUBJECT, ALICE)
         san.tgt.initiators_of(SUBJECT)
         san.tgt.is_open(SUBJECT)
-        san.tgt.grow_export(SUBJECT, device=san.device)
+        san.grow()
         san.tgt.remove_export(SUBJECT)
         requests.append(list(san.daemon.asked))
     assert requests[0] == requests[1]
@@ -97,7 +100,7 @@ def test_io_that_is_left_is_waited_for(san: San) -> None:
     """A LUN that says that it is busy is asked again, never forced."""
     san.ensure()
     san.daemon.targets[TID].luns[1].active = 3
-    san.tgt.grow_export(SUBJECT, device=san.device)
+    san.grow()
     san.daemon.targets[TID].luns[1].active = 3
     assert san.tgt.remove_export(SUBJECT) is True
     assert san.daemon.targets == {}
@@ -110,7 +113,7 @@ def test_growth_reopens_the_device_under_the_same_names(san: San) -> None:
     assert san.log_in(ALICE) == "in"
     before = san.picture()
     san.device.write_bytes(bytes(8192))
-    san.tgt.grow_export(SUBJECT, device=san.device)
+    san.grow()
     target = san.daemon.targets[TID]
     assert (target.luns[1].attributes.pop("size"), target.sessions, target.state) == ("8192", {}, "ready")
     assert target.luns[1].attributes["scsi_sn"] == VOLUME_ID.replace("-", "")
@@ -120,9 +123,19 @@ def test_growth_reopens_the_device_under_the_same_names(san: San) -> None:
     assert san.picture() == before
 
 
+def test_growth_waits_for_who_does_not_return_within_its_time(san: San) -> None:
+    """An initiator that stays away delays growth by no more than the operation has left."""
+    san.ensure()
+    san.log_in(ALICE)
+    began = time.monotonic()
+    san.grow(Tgt(Tgtd(san.socket), block_devices=san.blocks, return_seconds=600), seconds=1)
+    assert 1 <= time.monotonic() - began < 60
+    assert san.daemon.targets[TID].sessions == {}
+
+
 def test_growing_what_is_not_exported_does_nothing(san: San) -> None:
     """Without an export there is nothing to grow."""
-    san.tgt.grow_export(SUBJECT, device=san.device)
+    san.grow()
     assert san.daemon.targets == {}
 
 

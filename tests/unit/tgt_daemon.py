@@ -46,6 +46,7 @@ class Target:
     sessions: dict[int, str] = field(default_factory=dict)
     # Those of its sessions whose commands may have been lost: they wait for ever for an answer.
     stalled: set[int] = field(default_factory=set)
+    keeps_sessions: bool = False  # their connections do not come to an end
 
     @property
     def account_count(self) -> int:
@@ -248,8 +249,9 @@ def _close(target: Target, sid: int, cid: int) -> Refusal:
         return Refusal.NO_SESSION
     if cid:
         return Refusal.NO_CONNECTION
-    del target.sessions[sid]
-    target.stalled.discard(sid)
+    if not target.keeps_sessions:
+        del target.sessions[sid]
+        target.stalled.discard(sid)
     return Refusal.SUCCESS
 
 

@@ -77,6 +77,10 @@ class San:
             read_only=read_only,
         )
 
+    def grow(self, tgt: Tgt | None = None, *, seconds: float = 20) -> None:
+        """Have the export of these tests show its device's size."""
+        (tgt or self.tgt).grow_export(SUBJECT, device=self.device, seconds=seconds)
+
     def log_in(self, initiator: InitiatorName, account_of: InitiatorName | None = None) -> str:
         """Log in with one's own or with another's account."""
         chap = chap_of(account_of or initiator)

@@ -108,10 +108,15 @@ class Exporter(ABC):
         """Say whether this exporter has the zvol's device open under our names, whatever the prefix."""
 
     @abstractmethod
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:
         """Have the export show its device's present size, without an error to those who use it.
 
+        If it fails, they have the export that they had, or its new size.
+
         :param device: the whole disk, held open by the caller.
+        :param seconds: the longest that it may take.
+        :raises Busy: the device is claimed by somebody else.
+        :raises BackendError: the kernel or the daemon refuses a step, or its users' I/O does not end in time.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ export is found again after the client's options have changed. The caller holds 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -104,11 +105,13 @@ class ZvolExport:
     def grow(self, route: Route, *, seconds: float) -> None:
         """Have its target show the zvol's present size.
 
-        :param seconds: the longest wait for the zvol's device node.
+        :param seconds: the longest that it may take, the wait for the zvol's device node included.
         """
+        end = time.monotonic() + seconds
         subject = self._subject(route.prefix)
         with open_zvol(subject.dataset, timeout_seconds=min(seconds, DEVICE_SECONDS)) as device:
-            EXPORTERS[route.exporter]().grow_export(subject, device=device.path)
+            left = end - time.monotonic()
+            EXPORTERS[route.exporter]().grow_export(subject, device=device.path, seconds=left)
 
     def withdraw(
         self, initiator: InitiatorName, exporter: ExporterName | None, prefix: TargetPrefix | None = None

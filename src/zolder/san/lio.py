@@ -109,7 +109,7 @@ class Lio(Exporter):
         """See ``Exporter``."""
         return self._tree.exists(backstore_path(_backstore(subject)))
 
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:
         """See ``Exporter``: nothing to do, for the kernel asks the device each time an initiator asks it."""
 
     def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:

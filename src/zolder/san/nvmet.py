@@ -142,7 +142,7 @@ class Nvmet(Exporter):
             if nqn.rpartition(":")[0].endswith(subject.zvol) and _DIGEST.fullmatch(nqn.rpartition(":")[2])
         )
 
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:  # noqa: ARG002 - nothing to wait for
         """Have each initiator told of the device's present size: its kernel takes it at once, under I/O.
 
         :raises BackendError: the kernel refuses it.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from zolder.san.exporter import Exported, Exporter, Subject
 from zolder.san.tgtd import Answer, Mode, Op, Request, Tgtd, TgtdAbsent
 from zolder.san.tgtportals import ensure_portals, list_portals
 from zolder.san.tgtrecord import Login, Progress, Record
-from zolder.san.tgttarget import TgtTarget
+from zolder.san.tgttarget import TgtTarget, claimed
 
 LOG = logging.getLogger(__name__)
 
@@ -154,24 +155,28 @@ class Tgt(Exporter):
             return any(isinstance(record, Record) and record.dataset == subject.dataset for record in records)
         return False
 
-    def grow_export(self, subject: Subject, *, device: Path) -> None:
-        """Have the export show its device's present size.
+    def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:
+        """Have the export show its device's present size; see Exporter.
 
         tgtd reads the size as it opens a LUN, so the LUN is made anew. Meanwhile the target is offline and
         its connections are closed. An initiator logs in again (open-iscsi: every 2 s, until its
         replacement_timeout), sends its I/O anew, and then sees the size by itself; that is waited for, since
         Cinder has the initiator look at once.
         """
+        end = time.monotonic() + seconds
         found = self._find(subject)
         if found is None or found.record is None:
             return
-        whole = found.record.progress is Progress.WHOLE
+        target, rebind = found.target, found.record.progress is not Progress.WHOLE
         record = replace(found.record, progress=Progress.BARE, device=device)
-        cut = found.target.initiators_in_session()
-        found.target.write(record)
-        found.target.make_lun(record)
-        _finish(found.target, record, rebind=not whole)
-        found.target.await_sessions(cut, seconds=self._return_seconds)
+        with claimed(device), ExitStack() as undo:
+            cut = target.initiators_in_session()
+            undo.callback(_log_failure, lambda: _reopen(target, record, rebind=rebind))
+            target.write(record)
+            target.make_lun(record, seconds=seconds)
+            _finish(target, record, rebind=rebind)
+            undo.pop_all()
+        target.await_sessions(cut, seconds=min(self._return_seconds, end - time.monotonic()))
 
     def list_exports(self, prefix: TargetPrefix) -> tuple[Exported, ...]:
         """Return the exports of ours whose names begin with a prefix, sorted; the cost grows with them."""
@@ -261,9 +266,11 @@ class Tgt(Exporter):
         record = record.having(login.pending())
         if record.progress is Progress.BARE:
             record = replace(record, device=wanted.device, serial=wanted.serial, read_only=wanted.read_only)
-        target.write(record)
-        if record.progress is Progress.BARE:
-            target.make_lun(record)
+            with claimed(record.device):
+                target.write(record)
+                target.make_lun(record)
+        else:
+            target.write(record)
         if chap:
             target.bind_accounts(record.users, chap)
         target.bind(login.initiator)
@@ -276,6 +283,12 @@ def _finish(target: TgtTarget, record: Record, *, rebind: bool) -> None:
         target.bind_accounts(record.users, None)
     target.set_online(online=True)
     target.write(replace(record, progress=Progress.WHOLE))
+
+
+def _reopen(target: TgtTarget, record: Record, *, rebind: bool) -> None:
+    """Have a target's sessions come back, with its LUN, where making that anew failed."""
+    target.restore_lun(record)
+    _finish(target, record, rebind=rebind)
 
 
 def _shut_out(target: TgtTarget, record: Record, initiator: InitiatorName) -> None:

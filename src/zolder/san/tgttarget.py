@@ -16,6 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -84,24 +85,31 @@ class TgtTarget:
         """
         self._ask(Op.UPDATE, Mode.TARGET, f"state={'ready' if online else 'offline'}")
 
-    def make_lun(self, record: Record) -> None:
-        """Open its LUN anew, with nobody logged in; it is offline from here on.
+    def make_lun(self, record: Record, *, seconds: float = _CLOSING_SECONDS) -> None:
+        """Open its LUN anew, with nobody logged in; it is offline from here on. The caller has it `claimed`.
 
-        :raises Busy: the device is claimed by somebody else.
+        :param seconds: the longest wait for sessions and their I/O to end.
         """
         self.set_online(online=False)
-        self.end_sessions(None)
         delete = Request(Mode.DEVICE, Op.DELETE, self.tid, lun=LUN)
-        self._wait(
-            lambda: self._tgtd.ask(delete, Refusal.NO_LUN, Refusal.LUN_ACTIVE).refusal != Refusal.LUN_ACTIVE,
-            "the I/O of its LUN",
-        )
-        _require_unclaimed(record.device)
-        for op, parameters in (
-            (Op.NEW, f"bstype=rdwr,path={record.device}"),
-            (Op.UPDATE, ",".join(f"{name}={value}" for name, value in self._attributes(record))),
-        ):
-            self._tgtd.ask(Request(Mode.DEVICE, op, self.tid, lun=LUN, parameters=parameters))
+
+        def close() -> bool:
+            return self._close_sessions(None) and (
+                self._tgtd.ask(delete, Refusal.NO_LUN, Refusal.LUN_ACTIVE).refusal != Refusal.LUN_ACTIVE
+            )
+
+        self._wait(close, "its sessions and their I/O", min(seconds, _CLOSING_SECONDS))
+        self._open_lun(record)
+
+    def restore_lun(self, record: Record) -> None:
+        """Open its LUN where making it anew ended behind its deletion; one that stands keeps its size."""
+        self._open_lun(record, Refusal.LUN_EXIST)
+
+    def _open_lun(self, record: Record, *expected: Refusal) -> None:
+        attributes = ",".join(f"{name}={value}" for name, value in self._attributes(record))
+        path = f"bstype=rdwr,path={record.device}"
+        self._tgtd.ask(Request(Mode.DEVICE, Op.NEW, self.tid, lun=LUN, parameters=path), *expected)
+        self._tgtd.ask(Request(Mode.DEVICE, Op.UPDATE, self.tid, lun=LUN, parameters=attributes))
 
     def _attributes(self, record: Record) -> Iterator[tuple[str, str | int]]:
         queue = self._block_devices / record.device.name / "queue"
@@ -184,27 +192,35 @@ class TgtTarget:
             self._tgtd.ask(request, Refusal.NO_SESSION, Refusal.NO_CONNECTION)
         return not sessions
 
-    def _wait(self, done: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + _CLOSING_SECONDS
+    def _wait(self, done: Callable[[], bool], what: str, seconds: float = _CLOSING_SECONDS) -> None:
+        end = time.monotonic() + seconds
         pause = _FIRST_PAUSE_SECONDS
         while not done():
             if time.monotonic() > end:
-                message = f"tgtd: target {self.tid}: {what} did not end within {_CLOSING_SECONDS} s"
+                message = f"tgtd: target {self.tid}: {what} did not end within {seconds:.3g} s"
                 raise BackendError(message)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-def _require_unclaimed(device: Path) -> None:
-    """Make sure that nobody holds a device for itself alone, as LIO does; tgtd would not notice."""
+@contextmanager
+def claimed(device: Path) -> Iterator[None]:
+    """Hold a device for oneself alone, as LIO does; tgtd, which opens it meanwhile, asks nobody.
+
+    :raises Busy: it is claimed by somebody else.
+    """
     try:
-        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        descriptor = os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
     except OSError as err:
         if err.errno == errno.EBUSY:
             message = f"{device} is claimed by somebody else"
             raise Busy(message) from err
         message = f"cannot open {device}: {err.strerror}"
         raise BackendError(message, errno=err.errno or 0) from err
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read_number(path: Path) -> int:
