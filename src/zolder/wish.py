@@ -117,6 +117,13 @@ def read_wish(text: str) -> Wish:
         message = f"no record of an export: {type(err).__name__}"
         raise InvalidRequest(message) from err
     wish: Wish = decode(Wish, value)
+    # Whoever is let in shows in `accesses_of`, and `find` finds all that an initiator has.
+    if any(not grant.attachments and not grant.unnamed for grant in wish.grants):
+        message = "no record of an export: an initiator without attachments"
+        raise InvalidRequest(message)
+    if len(set(wish.initiators)) < len(wish.grants):
+        message = "no record of an export: an initiator is named twice"
+        raise InvalidRequest(message)
     return wish
 
 

@@ -110,7 +110,7 @@ def test_another_route(world: World) -> None:
 def test_what_another_exporter_restored_under_the_same_name(
     world: World, initiators: dict[InitiatorName, Chap | None]
 ) -> None:
-    """LIO and tgt know a zvol by one IQN: after a change of exporter the former's target goes all the same."""
+    """LIO and tgt know a zvol by one IQN: after a change of exporter the former's target goes."""
     world.add_zvol("v1", wish((ONE, False), route=replace(ROUTE, exporter=TGT)))
     world.targets[LIO, f"{PREFIX}v1"] = Standing(VOLUMES, ZvolName("v1"), initiators)
     assert world.restore().is_complete

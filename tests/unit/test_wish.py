@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,7 +159,7 @@ def test_more_than_a_property_has_room_for() -> None:
         write_wish(Wish(ROUTE, (replace(grant, attachments=held[: most + 1]),)))
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "route": {"exporter": "lio", "prefix": "iqn.2010-10.org.openstack:", "portals": ["192.0.2.1:3260"]},
     "grants": [{"initiator": ALICE, "attachments": [attachment(1)], "unnamed": False, "chap": True}],
 }
@@ -191,6 +192,7 @@ def changed(where: str, **fields: object) -> str:
         changed("whole", more=1),
         changed("whole", grants={}),
         changed("whole", grants=[[]]),
+        changed("whole", grants=[GOOD["grants"][0], {**GOOD["grants"][0], "unnamed": True}]),
         changed("whole", route=None),
         changed("route", exporter="scst"),
         changed("route", exporter="../lio"),
@@ -200,6 +202,7 @@ def changed(where: str, **fields: object) -> str:
         changed("grant", initiator="iqn.2010-10.o:../../../core"),
         changed("grant", attachments=["../x"]),
         changed("grant", attachments=[None]),
+        changed("grant", attachments=[]),
         changed("grant", attachments=[attachment(1).upper().replace("0", "A")]),
         changed("grant", unnamed=1),
         changed("grant", chap="true"),
