@@ -16,8 +16,9 @@ from tests.unit.tgt_daemon import Daemon, serve
 from zolder.model import Chap
 from zolder.names import DatasetName, InitiatorName, Portal, TargetPrefix, VolumeId, ZvolName, chap_user
 from zolder.san.exporter import Subject
-from zolder.san.tgt import Tgt, _tids
+from zolder.san.tgt import Tgt
 from zolder.san.tgtd import Tgtd
+from zolder.san.tgtplaces import numbers_of
 
 SUBJECT = Subject(DatasetName("data/volumes"), ZvolName("volume-1"), TargetPrefix("iqn.2012-12.org.example:"))
 TARGET = "iqn.2012-12.org.example:volume-1"
@@ -26,7 +27,7 @@ ALICE = InitiatorName("iqn.1993-08.org.debian:alice")
 BOB = InitiatorName("iqn.1993-08.org.debian:bob")
 CAROL = InitiatorName("iqn.1993-08.org.debian:carol")
 PORTAL = Portal("192.0.2.1:3261")
-TID, SECOND_TID = _tids(SUBJECT.dataset)
+TID, SECOND_TID = numbers_of(SUBJECT.dataset)
 # Stands before the accounts of a target, that it never lacks one.
 GUARD = f"zolder-guard-{TID}"
 

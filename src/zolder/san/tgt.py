@@ -1,26 +1,24 @@
 """iSCSI targets by the daemon tgtd: one target a zvol, closed but for its initiators.
 
-Its number follows from the zvol's name, its record (zolder.san.tgtrecord) tells the rest: no other target
-is looked at. A tgtd that was restarted has forgotten all; `ensure_export` makes it again. Weaker than LIO,
-by what tgtd is: portals serve all targets; of a target's CHAP accounts any will do for any of its initiators,
-so each needs a user of its own; a login begun before its initiator was shut out can be finished behind that
-while the target stands; LUNs that others add to a target of ours go with it; tgtd keeps no device for itself;
-discards are offered only where a zvol can write zeroes (in OpenZFS 2.3 none can). Not locked: see Exporter.
+No other target is looked at (zolder.san.tgtplaces). A tgtd that was restarted has forgotten all;
+`ensure_export` makes it again. Weaker than LIO, by what tgtd is: portals serve all targets; of a target's
+CHAP accounts any will do for any of its initiators, so each needs a user of its own; a login begun before
+its initiator was shut out can be finished behind that while the target stands; LUNs that others add to a
+target of ours go with it; tgtd keeps no device for itself; discards are offered only where a zvol can write
+zeroes (in OpenZFS 2.3 none can). Not locked: see Exporter.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
-from zolder.errors import AlreadyExists, BackendError, Error, InvalidRequest
+from zolder.errors import AlreadyExists, Error, InvalidRequest
 from zolder.model import Chap
 from zolder.names import (
     ExporterName,
@@ -33,33 +31,18 @@ from zolder.names import (
     unit_serial,
 )
 from zolder.san.exporter import Exported, Exporter, Subject
-from zolder.san.tgtd import Answer, Mode, Op, Request, Tgtd, TgtdAbsent
+from zolder.san.tgtd import Tgtd, TgtdAbsent
+from zolder.san.tgtplaces import Found, TgtPlaces
 from zolder.san.tgtportals import ensure_portals, list_portals
 from zolder.san.tgtrecord import Login, Progress, Record
 from zolder.san.tgttarget import TgtTarget, claimed
 
 LOG = logging.getLogger(__name__)
 
-# tgtd keeps an int, and puts it into the upper half of an 8-byte NAA identifier whose first 4 bits say what
-# it is: so 28 bits. Initiators take the 16-byte one beside it (update_vpd_83() in usr/spc.c).
-_TID_BITS: Final = 28
-_TIDS_OF_ONE: Final = 2
 # open-iscsi tries again every 2 seconds.
 _RETURN_SECONDS: Final = 8
 # ISCSI_NAME_LEN less its NUL: tgtd cuts off the rest of a secret (usr/iscsi/chap.c).
 _LONGEST_SECRET_BYTES: Final = 223
-
-_TARGET = re.compile(r"^Target (\d+): (.+)$", re.MULTILINE)
-# What tgtd shows of a target as it makes it: its controller, and nobody who may log in.
-_UNTOUCHED = re.compile(r"(?!.*LUN: [1-9]).*ACL information:\s*\Z", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A target of ours; without a record its making ended behind the first step."""
-
-    target: TgtTarget
-    record: Record | None
 
 
 class Tgt(Exporter):
@@ -80,7 +63,7 @@ class Tgt(Exporter):
         """
         self._return_seconds = return_seconds
         self._tgtd = tgtd or Tgtd()
-        self._block_devices = block_devices
+        self._places = TgtPlaces(self._tgtd, block_devices)
 
     def ensure_export(
         self,
@@ -100,7 +83,7 @@ class Tgt(Exporter):
         wanted = Record(
             Progress.BARE, name, subject.dataset, device, unit_serial(volume_id), read_only, (login,)
         )
-        found = self._find(subject)
+        found = self._places.find(subject)
         if found and found.record:
             _require_agreement(found.record, wanted)
         listening = ensure_portals(self._tgtd, portals)
@@ -112,9 +95,9 @@ class Tgt(Exporter):
         ):
             return listening
         with ExitStack() as undo:
-            target = found.target if found else self._create(wanted)
+            target = found.target if found else self._places.create(wanted)
             if found is None or found.record is None:
-                undo.callback(_log_failure, lambda: _remove(_Found(target, wanted)))
+                undo.callback(_log_failure, lambda: _remove(Found(target, wanted)))
                 record = replace(wanted, logins=())
             else:
                 record = self._prepare(found.target, found.record, login, undo)
@@ -124,7 +107,7 @@ class Tgt(Exporter):
 
     def remove_initiator(self, subject: Subject, initiator: InitiatorName) -> bool:
         """Shut an initiator out and end its sessions; see Exporter."""
-        found = self._find_standing(subject)
+        found = self._places.find_standing(subject)
         if found is None:
             return False
         if found.record is None or not found.record.without(initiator).logins:
@@ -137,7 +120,7 @@ class Tgt(Exporter):
 
     def remove_export(self, subject: Subject) -> bool:
         """Remove an export, whoever is logged in; see Exporter."""
-        found = self._find_standing(subject)
+        found = self._places.find_standing(subject)
         if found is None:
             return False
         _remove(found)
@@ -145,14 +128,13 @@ class Tgt(Exporter):
 
     def initiators_of(self, subject: Subject) -> tuple[InitiatorName, ...]:
         """Return who may reach it, sorted, and who is just being let in or shut out."""
-        found = self._find_standing(subject)
+        found = self._places.find_standing(subject)
         return found.record.initiators if found and found.record else ()
 
     def is_open(self, subject: Subject) -> bool:
         """Say whether tgtd has the zvol open under our names; its numbers know of any prefix."""
-        records = (target.read() for target in self._targets_of(subject.dataset))
         with suppress(TgtdAbsent):
-            return any(isinstance(record, Record) and record.dataset == subject.dataset for record in records)
+            return any(self._places.records_of(subject.dataset))
         return False
 
     def grow_export(self, subject: Subject, *, device: Path, seconds: float) -> None:
@@ -164,7 +146,7 @@ class Tgt(Exporter):
         Cinder has the initiator look at once.
         """
         end = time.monotonic() + seconds
-        found = self._find(subject)
+        found = self._places.find(subject)
         if found is None or found.record is None:
             return
         target, rebind = found.target, found.record.progress is not Progress.WHOLE
@@ -182,67 +164,12 @@ class Tgt(Exporter):
         """Return the exports of ours whose names begin with a prefix, sorted; the cost grows with them."""
         exports: list[Exported] = []
         with suppress(TgtdAbsent):
-            exports = self._list(prefix)
+            listening = list_portals(self._tgtd)
+            exports = [
+                Exported(record.target, record.dataset, record.initiators, listening)
+                for record in self._places.records_below(prefix)
+            ]
         return tuple(sorted(exports, key=lambda export: export.target))
-
-    def _list(self, prefix: TargetPrefix) -> list[Exported]:
-        listening = list_portals(self._tgtd)
-        exports = []
-        for tid, name in _TARGET.findall(self._show_all()):
-            record = self._target(int(tid)).read() if name.startswith(prefix) else None
-            if isinstance(record, Record) and record.target == name:
-                exports.append(Exported(name, record.dataset, record.initiators, listening))
-        return exports
-
-    def _target(self, tid: int) -> TgtTarget:
-        return TgtTarget(self._tgtd, tid, self._block_devices)
-
-    def _targets_of(self, dataset: str) -> Iterator[TgtTarget]:
-        """Yield the places that a zvol's target may have; only by chance has another one the first."""
-        return (self._target(tid) for tid in _tids(dataset))
-
-    def _show_all(self) -> str:
-        return self._tgtd.ask(Request(Mode.TARGET, Op.SHOW, -1)).text
-
-    def _find_standing(self, subject: Subject) -> _Found | None:
-        """Find it, where a tgtd that does not run has none."""
-        try:
-            return self._find(subject)
-        except TgtdAbsent:
-            return None
-
-    def _find(self, subject: Subject) -> _Found | None:
-        """Find our target at its numbers.
-
-        :raises AlreadyExists: what bears its name there is somebody else's.
-        """
-        name = target_name(subject.prefix, subject.zvol)
-        for target in self._targets_of(subject.dataset):
-            record = target.read()
-            if isinstance(record, Answer):
-                # Hardly ever: only now all targets are shown, for nothing else tells a target's name.
-                if self._is_unfinished(target.tid, name):
-                    return _Found(target, None)
-            elif record and (record.target, record.dataset) == (name, subject.dataset):
-                return _Found(target, record)
-        return None
-
-    def _is_unfinished(self, tid: int, name: str) -> bool:
-        _, ours, rest = f"\n{self._show_all()}".partition(f"\nTarget {tid}: {name}\n")
-        if ours and not _UNTOUCHED.match(rest.partition("\nTarget ")[0]):
-            message = f"target {name} exists and is not Zolder's"
-            raise AlreadyExists(message, target=name)
-        return bool(ours)
-
-    def _create(self, wanted: Record) -> TgtTarget:
-        for target in self._targets_of(wanted.dataset):
-            if target.create(wanted.target):
-                return target
-            if target.read() is None:
-                message = f"target {wanted.target} exists and is not this zvol's"
-                raise AlreadyExists(message, target=wanted.target)
-        message = f"tgtd has other targets at all numbers that {wanted.target} could have"
-        raise BackendError(message, target=wanted.target)
 
     def _prepare(self, target: TgtTarget, record: Record, login: Login, undo: ExitStack) -> Record:
         """Make room for a login on a target that stands, and see to it that it is taken back."""
@@ -312,7 +239,7 @@ def _shut_out(target: TgtTarget, record: Record, initiator: InitiatorName) -> No
         _finish(target, remaining, rebind=True)
 
 
-def _remove(found: _Found) -> None:
+def _remove(found: Found) -> None:
     """Remove a target of ours with all that belongs to it."""
     target, record = found.target, found.record
     if record is None:
@@ -327,13 +254,6 @@ def _remove(found: _Found) -> None:
     if record.users:
         target.delete_accounts(record.users)
     target.remove()
-
-
-def _tids(dataset: str) -> Iterator[int]:
-    digest = hashlib.sha256(dataset.encode()).digest()
-    for index in range(_TIDS_OF_ONE):
-        number = int.from_bytes(digest[4 * index : 4 * index + 4], "big") >> (32 - _TID_BITS)
-        yield number or 1
 
 
 def _check(target: str, initiator: InitiatorName, chap: Chap | None) -> None:
