@@ -12,7 +12,7 @@ from contextlib import suppress
 from zolder import wish as wishes
 from zolder.errors import BackendError, Busy, Error, NotFound
 from zolder.model import Access, Change, Export, Route
-from zolder.names import InitiatorName, ZvolName, export_target, unit_number, zvol_dataset
+from zolder.names import ExporterName, InitiatorName, ZvolName, export_target, unit_number, zvol_dataset
 from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.policy import Policy
 from zolder.san.records import exported_id, find_record, write_record
@@ -74,8 +74,7 @@ class Attachments:
         before = find_record(found, self._dataset) if found else None
         if before is None:
             # Nobody is to reach it: what may stand there is left of something that was cut short.
-            closed = self._zpool.privileged.close_export(self._zpool.parent, self._zvol, None, exporter=None)
-            return Change(closed, ())
+            return Change(self._shut(None), ())
         self._require_own(before)
         wish = wishes.remove(before, access.initiator, access.attachment)
         closed = False
@@ -89,15 +88,41 @@ class Attachments:
 
     def close_all(self) -> Change[tuple[InitiatorName, ...]]:
         """Clear the record and close the zvol to everybody, at every exporter."""
+        recorded, exporter = self._clear()
+        closed = False
+        try:
+            if exporter is not None:
+                # Before any that may not answer; what is left at others goes whatever came of it.
+                closed = self._shut(exporter)
+        finally:
+            closed |= self._shut(None)
+        return Change(closed or recorded, ())
+
+    def close_recorded(self) -> Change[tuple[InitiatorName, ...]]:
+        """Clear the record, where there is one, and close the zvol to everybody where it says.
+
+        For a zvol that is to go: ZFS destroys none that another exporter has open.
+        """
+        recorded, exporter = self._clear()
+        if recorded:
+            self._shut(exporter)
+        return Change(recorded, ())
+
+    def _clear(self) -> tuple[bool, ExporterName | None]:
+        """Clear the record; return whether there was one, and the exporter if it names one."""
         found = self._look()
         # Whatever it says: one that Zolder did not write goes as well.
-        recorded = found is not None and local(found, EXPORT_RECORD, self._dataset) is not None
-        if recorded:
-            with suppress(BackendError):  # one that Zolder did not write has no target's name
-                self._require_own(find_record(found, self._dataset) if found else None)
-            write_record(self._zpool, self._dataset, None)
-        closed = self._zpool.privileged.close_export(self._zpool.parent, self._zvol, None, exporter=None)
-        return Change(closed or recorded, ())
+        if found is None or local(found, EXPORT_RECORD, self._dataset) is None:
+            return False, None
+        wish = None
+        with suppress(BackendError):  # one that Zolder did not write has no target's name
+            wish = find_record(found, self._dataset)
+            self._require_own(wish)
+        write_record(self._zpool, self._dataset, None)
+        return True, wish.route.exporter if wish else None
+
+    def _shut(self, exporter: ExporterName | None) -> bool:
+        return self._zpool.privileged.close_export(self._zpool.parent, self._zvol, None, exporter=exporter)
 
     def _look(self) -> Properties | None:
         """Return what is there; None where it is proven absent.

@@ -139,7 +139,7 @@ class ZfsExports(Storage):
         with self._changing(parent, view) as zpool:
             attachments = Attachments(self._policy, zpool, view, is_view=True)
             if initiator is None:
-                closed = attachments.close_all()
+                closed = attachments.close_recorded()
             else:
                 closed = attachments.close(Access(view, initiator, attachment))
             gone = not closed.value and remove_view(

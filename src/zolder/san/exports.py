@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
-from zolder.errors import BackendError, Busy, InvalidRequest
+from zolder.errors import BackendError, Busy, Error, InvalidRequest, StateError
 from zolder.model import Chap, Export, Route
 from zolder.names import (
     DatasetName,
@@ -40,7 +41,8 @@ DEVICE_SECONDS: Final = 20
 # name has a space.
 HOSTS_LOCK: Final = "hosts of nvmet"
 
-EXPORTERS: Final[dict[ExporterName, type[Exporter]]] = {kind.name: kind for kind in (Lio, Tgt, Nvmet)}
+# The daemon comes last: where it does not answer, the kernel's have been closed by then.
+EXPORTERS: Final[dict[ExporterName, type[Exporter]]] = {kind.name: kind for kind in (Lio, Nvmet, Tgt)}
 
 
 class ZvolExport:
@@ -120,32 +122,70 @@ class ZvolExport:
 
         :param exporter: where it is open; None looks at every one.
         :param prefix: under which name; None looks at each of the policy's.
+        :raises Error: one of them failed; the others were closed all the same.
         """
-        closed = [
-            each.remove_initiator(self._subject(one), initiator)
-            for each in _those(exporter)
-            for one in self._policy.target_prefixes
-            if prefix in {None, one}
-        ]
-        return any(closed)
+        subjects = [self._subject(one) for one in self._policy.target_prefixes if prefix in {None, one}]
+        return self._close(
+            exporter, lambda each: [partial(each.remove_initiator, one, initiator) for one in subjects]
+        )
 
     def withdraw_all(self, exporter: ExporterName | None) -> bool:
         """Close it to everybody; return whether it was there at all.
 
         :param exporter: where it is open; None looks at every one.
         :raises Busy: a target that is not this identity's exports it still.
+        :raises Error: one of them failed; the others were closed all the same.
         """
-        closed = []
+        subjects = [self._subject(prefix) for prefix in self._policy.target_prefixes]
+        return self._close(
+            exporter,
+            lambda each: [
+                *(partial(each.remove_export, one) for one in subjects),
+                *(partial(self._require_closed, each, one) for one in subjects[:1]),  # it knows of any prefix
+            ],
+        )
+
+    def _close(
+        self, exporter: ExporterName | None, steps: Callable[[Exporter], Iterable[Callable[[], bool]]]
+    ) -> bool:
+        """Take an exporter's steps, and go on behind one that failed; return whether any changed something.
+
+        :raises Error: the first failure, when all else is closed.
+        """
+        closed, failures = False, list[tuple[ExporterName, Error]]()
         for each in _those(exporter):
-            closed += [each.remove_export(self._subject(prefix)) for prefix in self._policy.target_prefixes]
-            if any(each.is_open(self._subject(prefix)) for prefix in self._policy.target_prefixes):
-                message = (
-                    f"{self._parent}/{self._zvol} is exported by a target of none of this identity's"
-                    " prefixes: was one taken out of this SAN's policy? Remove that target, or put the prefix"
-                    " back and ask again"
-                )
-                raise Busy(message, holders=[f"a target of {each.name}"])
-        return any(closed)
+            for step in steps(each):
+                try:
+                    closed |= step()
+                except StateError as err:
+                    # A name that is somebody else's says nothing of the next prefix.
+                    failures.append((each.name, err))
+                except BackendError as err:
+                    failures.append((each.name, err))
+                    break  # a tgtd that is silent would be waited for once more
+        if failures:
+            (name, first), *others = failures
+            for other, failure in others:
+                LOG.warning("%s may still export %s/%s: %s", other, self._parent, self._zvol, failure.message)
+            if not isinstance(first, BackendError):
+                raise first
+            message = f"{self._parent}/{self._zvol} may still be exported by {name}: {first.message}"
+            raise BackendError(message, **first.details) from first
+        return closed
+
+    def _require_closed(self, each: Exporter, subject: Subject) -> bool:
+        """Return that there was nothing to close.
+
+        :raises Busy: it is open under a prefix that is none of this identity's.
+        """
+        if each.is_open(subject):
+            message = (
+                f"{subject.dataset} is exported by a target of none of this identity's"
+                " prefixes: was one taken out of this SAN's policy? Remove that target, or put the prefix"
+                " back and ask again"
+            )
+            raise Busy(message, holders=[f"a target of {each.name}"])
+        return False
 
     def _subject(self, prefix: TargetPrefix) -> Subject:
         return Subject(self._parent, self._zvol, prefix)

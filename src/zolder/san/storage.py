@@ -139,10 +139,10 @@ class ZfsStorage(ZfsExports):
             found = zpool.look(dataset)
             if found:
                 volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
-                close_all = Attachments(self._policy, zpool, zvol).close_all
+                attachments = Attachments(self._policy, zpool, zvol)
                 if local(found[dataset], EXPORT_RECORD, dataset):
-                    close_all()
-                destroy_zvol(zpool, zvol, self._operation, release=close_all)
+                    attachments.close_recorded()
+                destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
                 if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
                     remove_snapshot(zpool, origin)  # left where the clone was cut short
             self._index(parent).remove(zvol)
