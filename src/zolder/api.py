@@ -107,6 +107,9 @@ class Storage(ABC):
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         """Destroy a snapshot; with clones it goes, by ZFS's own deferred destroy, with the last of them.
 
+        Its views go first, and whoever reads it through one is shut out: nobody will ask for that later.
+
+        :raises Busy: a process on the SAN holds a view; the snapshot stays.
         :raises NotPermitted: a snapshot of that name was not made through Zolder.
         """
 

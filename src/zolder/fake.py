@@ -233,11 +233,14 @@ class FakeStorage(Storage):
         if found is not None and not found.ours:
             message = f"{name} exists and bears no mark of Zolder"
             raise NotPermitted(message)
-        present = found is not None and not found.deferred
-        if found is not None:
-            found.deferred = True
-            self._collect(name)
-        return Change(present, None)
+        if found is None or found.deferred:
+            return Change(changed=False, value=None)
+        for view in [view for view, origin in self._views.items() if origin == name]:
+            self._exports.close(parent, ZvolName(view.rpartition("/")[2]), None, None)
+            del self._views[view]
+        found.deferred = True
+        self._collect(name)
+        return Change(changed=True, value=None)
 
     @_verb
     def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:

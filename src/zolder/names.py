@@ -218,6 +218,14 @@ def view_name(view_id: VolumeId) -> ZvolName:
     return ZvolName(f"{_VIEW}{view_id}")
 
 
+def viewed_id(zvol: str) -> VolumeId | None:
+    """Return the id that a view's name has in it; None of any other name."""
+    try:
+        return VolumeId(zvol.removeprefix(_VIEW)) if zvol.startswith(_VIEW) else None
+    except InvalidRequest:
+        return None
+
+
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:
     """Return the IQN of the one target that exports a zvol."""
     return f"{prefix}{zvol}"

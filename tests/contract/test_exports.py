@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.contract.ground import AUTOSNAP, INITIATOR, PARENT, PLANTED, ROUTES
-from tests.contract.test_storage import SIZE, SNAPSHOT, create, new_id, new_name
+from tests.contract.test_storage import SIZE, SNAPSHOT, clone, create, new_id, new_name
 from zolder.api import Storage
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.model import Access, Change, Chap, Export, Refusal, Route, Zvol
@@ -359,6 +359,39 @@ def test_snapshot_view_withdrawn_from_all(way: Way) -> None:
     assert way.storage.withdraw_snapshot(PARENT, view_id, None, attachment=None).changed
     assert not way.storage.withdraw_snapshot(PARENT, view_id, None, attachment=None).changed
     assert way.storage.delete_snapshot(PARENT, made.name, SNAPSHOT).changed
+    assert way.storage.delete_zvol(PARENT, made.name).changed
+
+
+def test_a_snapshot_deleted_while_it_is_read(way: Way) -> None:
+    """Its views go with it, readers and all; a volume that was cloned from it stays, and keeps it."""
+    made = create(way.storage)
+    way.storage.create_snapshot(PARENT, made.name, SNAPSHOT)
+    views = [new_id(), new_id()]
+
+    def attach(view_id: VolumeId, initiator: InitiatorName) -> Change[Export]:
+        return way.storage.export_snapshot(
+            PARENT,
+            made.name,
+            SNAPSHOT,
+            initiator,
+            view_id=view_id,
+            route=way.route,
+            attachment=new_attachment(),
+            chap=None,
+        )
+
+    attach(views[0], way.initiator)
+    attach(views[0], way.second)
+    attach(views[1], way.initiator)
+    copy = clone(way.storage, made, SNAPSHOT)
+    assert way.storage.delete_snapshot(PARENT, made.name, SNAPSHOT) == Change(changed=True, value=None)
+    assert way.storage.delete_snapshot(PARENT, made.name, SNAPSHOT) == Change(changed=False, value=None)
+    for view_id in views:
+        assert way.is_closed(Zvol(PARENT, view_name(view_id), view_id, SIZE, sparse=True))
+        assert not way.storage.withdraw_snapshot(PARENT, view_id, None, attachment=None).changed
+    with pytest.raises(NotFound):
+        attach(views[0], way.initiator)
+    assert way.storage.delete_zvol(PARENT, copy.name).changed
     assert way.storage.delete_zvol(PARENT, made.name).changed
 
 

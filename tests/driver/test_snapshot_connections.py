@@ -77,6 +77,18 @@ def test_what_a_failed_backup_left_goes(driver: ZolderDriver, san: FakeStorage, 
     assert san.list_exports(PARENT) == ()
 
 
+def test_what_a_dead_backup_left_goes_with_the_snapshot(driver: ZolderDriver, san: FakeStorage) -> None:
+    """Its cleanup deletes the snapshot and ends no connection; then nothing keeps the volume."""
+    snapshot = snapshot_on(driver)
+    attach(driver, snapshot)
+    for _ in range(2):
+        driver.delete_snapshot(snapshot)
+    assert san.list_exports(PARENT) == ()
+    assert san.list_attachments(PARENT) == ()
+    driver.delete_volume(snapshot.volume)
+    assert san.list_zvols(PARENT) == ()
+
+
 def test_a_snapshot_has_a_secret_of_its_own(make_driver: MakeDriver) -> None:
     """It is made with the first export, kept with the second, and is not the volume's."""
     driver = make_driver("use_chap_auth = true")

@@ -19,7 +19,6 @@ from zolder.san.nvlist import Nvpair
 
 _LIBRARY: Final = "libzfs_core.so.3"
 _ZVOL: Final = 3  # enum lzc_dataset_type in libzfs_core.h
-_FULL_DEFER: Final = 1
 
 
 class ZfsError(OSError):
@@ -73,10 +72,13 @@ class ZfsLibrary:
         """Destroy one dataset that has neither snapshots nor children."""
         self._check(self._lib.lzc_destroy(dataset.encode()), dataset)
 
-    def destroy_snapshot(self, snapshot: str) -> None:
-        """Destroy a snapshot now, or mark it to go with its last clone or hold; absent is success."""
+    def destroy_snapshot(self, snapshot: str, *, defer: bool = True) -> None:
+        """Destroy a snapshot now, or mark it to go with its last clone or hold; absent is success.
+
+        :param defer: False refuses one that has clones (EEXIST) or holds (EBUSY).
+        """
         with self._nvpair.packed({snapshot: True}) as snaps, self._nvpair.returned() as errors:
-            failure = self._lib.lzc_destroy_snaps(snaps, _FULL_DEFER, ctypes.byref(errors))
+            failure = self._lib.lzc_destroy_snaps(snaps, defer, ctypes.byref(errors))
             self._check_each(failure, errors, snapshot)
 
     def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:

@@ -52,14 +52,25 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
 
     :raises NotPermitted: a snapshot of that name is not ours.
     """
-    found = zpool.look(name).get(name)
-    if found is None:
-        return False
-    if local(found, SNAPSHOT_MARK, name) is None:
-        refuse_foreign(name)
-    if is_deferred(found):
+    if not _is_there(zpool, name):
         return False
     _destroy(zpool, name)
+    return True
+
+
+def remove_uncloned(zpool: Zpool, name: str) -> bool | None:
+    """Destroy a snapshot of ours that nothing depends on; return False where it is gone, None where it stays.
+
+    :raises NotPermitted: a snapshot of that name is not ours.
+    """
+    if not _is_there(zpool, name):
+        return False
+    try:
+        zpool.library.destroy_snapshot(name, defer=False)
+    except ZfsError as err:
+        if err.errno not in {errno.EEXIST, errno.EBUSY}:
+            zpool.explain(err)
+        return None
     return True
 
 
@@ -125,6 +136,19 @@ def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
         made = Zvol(wanted.parent, wanted.name, wanted.volume_id, volsize_bytes, sparse=True)
         shape_zvol(zpool, made, wanted)
         undo.pop_all()
+
+
+def _is_there(zpool: Zpool, name: str) -> bool:
+    """Say whether a snapshot of ours is there and not deleted to its clients.
+
+    :raises NotPermitted: a snapshot of that name is not ours.
+    """
+    found = zpool.look(name).get(name)
+    if found is None:
+        return False
+    if local(found, SNAPSHOT_MARK, name) is None:
+        refuse_foreign(name)
+    return not is_deferred(found)
 
 
 def _destroy(zpool: Zpool, name: str) -> None:

@@ -33,7 +33,15 @@ from zolder.san.index import Index
 from zolder.san.libzfs import EXPORT_RECORD
 from zolder.san.parents import recorded_guid
 from zolder.san.secrets import count_missing
-from zolder.san.snapshots import clone_snapshot, clone_zvol, list_snapshots, remove_snapshot, take_snapshot
+from zolder.san.snapshots import (
+    clone_snapshot,
+    clone_zvol,
+    list_snapshots,
+    remove_snapshot,
+    remove_uncloned,
+    take_snapshot,
+)
+from zolder.san.views import views_of
 from zolder.san.zpool import Zpool, local, number, require_zvol, text, zvol_in, zvols_in
 from zolder.san.zvols import create_zvol, destroy_zvol, look_at, owner_of, shape_zvol
 
@@ -158,9 +166,18 @@ class ZfsStorage(ZfsExports):
         return Change(changed, ZvolSnapshot(parent, zvol, snapshot))
 
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
-        """See ``Storage``; ZFS's deferred destroy, so clones keep what they need."""
+        """See ``Storage``; ZFS's deferred destroy, so clones keep what they need, but for views."""
+        name = snapshot_dataset(parent, zvol, snapshot)
         with self._changing(parent, zvol) as zpool:
-            changed = remove_snapshot(zpool, snapshot_dataset(parent, zvol, snapshot))
+            changed = remove_uncloned(zpool, name)
+            if changed is not None:
+                return Change(changed, None)
+            views = views_of(zpool, name)
+        # Each under its own lock, and none is waited for while another is held (zolder.san.locks).
+        for view_id in views:
+            self.withdraw_snapshot(parent, view_id, None, attachment=None)
+        with self._changing(parent, zvol) as zpool:
+            changed = remove_snapshot(zpool, name)
         return Change(changed, None)
 
     def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:

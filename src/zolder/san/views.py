@@ -8,12 +8,13 @@ last attachment. The caller holds the view's lock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from zolder.errors import AlreadyExists, Error, NotFound
-from zolder.names import VolumeId, view_name, zvol_dataset
-from zolder.san.libzfs import SNAPSHOT_MARK, VIEW_MARK
+from zolder.names import VolumeId, view_name, viewed_id, zvol_dataset
+from zolder.san import zfs
+from zolder.san.libzfs import SNAPSHOT_MARK, VIEW_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.snapshots import is_deferred
@@ -61,6 +62,22 @@ def ensure_view(zpool: Zpool, view_id: VolumeId, origin: str) -> Iterator[None]:
             # The error that led here must reach the caller; a repeat uses the view, a withdraw removes it.
             LOG.exception("could not take back %s", dataset)
         raise
+
+
+def views_of(zpool: Zpool, snapshot: str) -> list[VolumeId]:
+    """Return the ids of the views that show a snapshot; its cost grows with its zvol's snapshots and clones.
+
+    :param snapshot: its whole name.
+    """
+    clones = [clone.rpartition("/") for clone in zfs.clones_of(snapshot.partition("@")[0]).get(snapshot, ())]
+    named = (leaf for above, _, leaf in clones if above == zpool.parent and viewed_id(leaf))
+    return views_in(zpool.glance(*(f"{zpool.parent}/{leaf}" for leaf in named)))
+
+
+def views_in(found: Mapping[str, Properties]) -> list[VolumeId]:
+    """Return the ids of the views among datasets that a look has shown, sorted."""
+    marked = ((dataset, find_mark(dataset, found[dataset], VIEW_MARK)) for dataset in found)
+    return sorted(mark for dataset, mark in marked if mark and viewed_id(dataset.rpartition("/")[2]) == mark)
 
 
 def remove_view(
