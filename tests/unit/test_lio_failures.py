@@ -8,9 +8,21 @@ import pytest
 
 from tests.unit import lio_export
 from tests.unit.kernel_tree import Killed, picture
-from tests.unit.lio_export import BOB, DEVICE, HBA, PORTALS, STORE, SUBJECT, ensure, exported, steps_of_export
+from tests.unit.lio_export import (
+    BOB,
+    DEVICE,
+    HBA,
+    PORTALS,
+    STORE,
+    SUBJECT,
+    TPG,
+    ensure,
+    exported,
+    steps_of_export,
+)
 from tests.unit.target_tree import TargetTree
 from zolder.errors import BackendError, Busy
+from zolder.san import addresses
 from zolder.san import lio as lio_module
 from zolder.san.lio import Lio
 from zolder.san.run import Finished
@@ -111,8 +123,11 @@ def test_a_claimed_device_is_busy(root: Path) -> None:
     assert picture(root) == pristine
 
 
-def test_a_portal_that_is_still_closing_is_asked_for_again(root: Path) -> None:
+def test_a_portal_that_is_still_closing_is_asked_for_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the last target at a portal goes, the kernel refuses the next one there for a moment."""
+    monkeypatch.setattr(addresses, "has_address", lambda _: True)
     tree = TargetTree(root)
     tree.closing[PORTALS[0]] = 3
     assert ensure(root, tree=tree) is True
@@ -121,14 +136,26 @@ def test_a_portal_that_is_still_closing_is_asked_for_again(root: Path) -> None:
     assert export.portals == PORTALS
 
 
-def test_a_port_that_another_program_holds_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a portal stays refused, the error says at which address, and nothing is left behind."""
+@pytest.mark.parametrize(
+    ("here", "says", "tries"),
+    [
+        (True, "another program, such as tgtd, holds", 3),
+        (False, "this machine does not have that address", 1),
+    ],
+)
+def test_a_portal_that_cannot_be_had_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, here: bool, says: str, tries: int
+) -> None:
+    """A portal that stays refused is named with the reason; an address that is not here is not waited for."""
     monkeypatch.setattr(lio_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(addresses, "has_address", lambda _: here)
     pristine = picture(root)
     tree = TargetTree(root)
-    tree.closing[PORTALS[0]] = 99
-    with pytest.raises(BackendError, match=r"LIO cannot listen at 192\.0\.2\.1:3260"):
+    tree.closing[PORTALS[1]] = 99
+    with pytest.raises(BackendError, match=rf"LIO cannot listen at \[2001:db8::1\]:3260: {says}") as caught:
         ensure(root, tree=tree)
+    assert caught.value.details["portal"] == PORTALS[1]
+    assert tree.steps.count(f"mkdir {TPG}/np/{PORTALS[1]}") == tries
     assert picture(root) == pristine
 
 

@@ -143,8 +143,9 @@ def test_an_address_that_cannot_be_had_is_named(
     pristine = seen_in(root)
     tree = NvmetTree(root)
     getattr(tree, attribute).add("192.0.2.1 4420")
-    with pytest.raises(BackendError, match=match):
+    with pytest.raises(BackendError, match=match) as caught:
         ensure(tree=tree)
+    assert caught.value.details["portal"] == "192.0.2.1:4420"
     assert seen_in(root) == pristine
 
 

@@ -153,9 +153,19 @@ def test_portals_are_added_where_tgtd_does_not_listen_yet(san: San) -> None:
 def test_a_portal_that_cannot_be_had_is_told(san: San) -> None:
     """A port that another program holds is an error that says so, before a target is made."""
     san.daemon.refused_portals.add("192.0.2.1:3260")
-    with pytest.raises(BackendError, match=r"cannot listen at 192\.0\.2\.1:3260"):
+    with pytest.raises(BackendError, match=r"cannot listen at 192\.0\.2\.1:3260") as caught:
         san.ensure(portals=(Portal("192.0.2.1:3260"),))
+    assert caught.value.details["portal"] == "192.0.2.1:3260"
     assert san.daemon.targets == {}
+
+
+def test_an_export_of_another_device_says_so(san: San) -> None:
+    """Where a target is open on another device, a restore (zolder.san.rebuild) learns that by the error."""
+    san.ensure()
+    san.device = san.device.with_name("zd32")
+    with pytest.raises(AlreadyExists, match="is exported with device") as caught:
+        san.ensure(BOB)
+    assert caught.value.details["device"] == str(san.device.with_name("zd16"))
 
 
 def test_a_zvol_whose_number_is_taken_gets_its_second(san: San) -> None:

@@ -19,6 +19,7 @@ from zolder.errors import AlreadyExists, BackendError, InvalidRequest
 from zolder.model import Chap
 from zolder.names import LIO, InitiatorName, Portal, TargetPrefix, VolumeId, target_name, unit_serial
 from zolder.san.acl import check_chap, ensure_acl, list_initiators, remove_acl
+from zolder.san.addresses import refused
 from zolder.san.configfs import Build, ConfigFs
 from zolder.san.exporter import Exported, Exporter, Subject
 from zolder.san.iblock import backstore_path, ensure_backstore, remove_backstore
@@ -174,7 +175,7 @@ class Lio(Exporter):
 
     def _ensure_portals(self, build: Build, tpg: str, portals: tuple[Portal, ...]) -> None:
         for portal in portals:
-            _listen(build, f"{tpg}/np/{portal}")
+            _listen(build, tpg, portal)
         for name in self._tree.folders(f"{tpg}/np"):
             if name not in portals:
                 build.changed |= self._tree.remove_folder(f"{tpg}/np/{name}")
@@ -208,24 +209,25 @@ def _tpg(target: str) -> str:
     return f"iscsi/{target}/tpgt_1"
 
 
-def _listen(build: Build, path: str) -> None:
+def _listen(build: Build, tpg: str, portal: Portal) -> None:
     """Have a portal, which the kernel refuses while the last target that listened there is still closing.
 
     It then says EINVAL for its own EADDRINUSE (seen on 6.12 with six exports coming and going at once; the
-    log has "kernel_bind() failed: -98"). A program that keeps the port, such as tgtd, looks the same.
+    log has "kernel_bind() failed: -98"). A program that keeps the port, such as tgtd, and an address that is
+    not here look the same; the latter is not waited for.
+
+    :raises BackendError: it cannot be had.
     """
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
-            build.folder(path)
+            build.folder(f"{tpg}/np/{portal}")
         except BackendError as err:
             if err.details["errno"] != errno.EINVAL:
                 raise
-            if pause > _LONGEST_PAUSE_SECONDS:
-                message = (
-                    f"LIO cannot listen at {path.rpartition('/')[2]}: does another program hold the port?"
-                )
-                raise BackendError(message, path=path, errno=errno.EINVAL) from err
+            refusal = refused("LIO", portal, "tgtd")
+            if pause > _LONGEST_PAUSE_SECONDS or refusal.details["errno"] == errno.EADDRNOTAVAIL:
+                raise refusal from err
             time.sleep(pause)
             pause *= 2
         else:

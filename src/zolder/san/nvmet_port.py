@@ -38,7 +38,8 @@ _FAMILIES: Final = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 def ensure_listening(build: Build, nqn: str, portals: Iterable[Portal]) -> None:
     """Have a subsystem reached at these portals and no others.
 
-    :raises BackendError: the kernel refuses one; where it cannot listen there, the message says what to do.
+    :raises BackendError: the kernel refuses one; where it cannot listen there, the message says what to do,
+        and the details name the ``portal``.
     """
     wanted = {_listen(build, nqn, portal) for portal in portals}
     for number in build.tree.folders("ports"):
@@ -85,14 +86,14 @@ def _listen_once(build: Build, nqn: str, portal: Portal) -> str:
                 continue
             if err.details["errno"] == errno.EADDRNOTAVAIL:
                 message = f"nvmet cannot listen at {portal}: this machine does not have that address"
-                raise BackendError(message, errno=errno.EADDRNOTAVAIL) from err
+                raise BackendError(message, portal=portal, errno=errno.EADDRNOTAVAIL) from err
             raise
         return number
     message = (
         f"nvmet cannot listen at {portal}: another program, or an nvmet port of another address such as"
         " 0.0.0.0, holds it; `ss -ltnp` shows a program's name and nothing for nvmet"
     )
-    raise BackendError(message, errno=errno.EADDRINUSE)
+    raise BackendError(message, portal=portal, errno=errno.EADDRINUSE)
 
 
 def _candidates(build: Build, portal: Portal) -> Iterator[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from zolder.errors import BackendError, InvalidRequest
+from zolder.errors import InvalidRequest
 from zolder.names import Portal
+from zolder.san.addresses import refused
 from zolder.san.tgtd import Mode, Op, Refusal, Request, Tgtd
 
 _PORTAL = re.compile(r"^Portal: (.+),\d+$", re.MULTILINE)
@@ -24,11 +25,8 @@ def ensure_portals(tgtd: Tgtd, portals: tuple[Portal, ...]) -> bool:
     for portal in missing:
         request = Request(Mode.PORTAL, Op.NEW, parameters=f"portal={portal}")
         if not tgtd.ask(request, Refusal.INVALID_REQUEST).done and _missing(tgtd, (portal,)):
-            message = (
-                f"tgtd cannot listen at {portal}: is the address this machine's, and does another"
-                " program (LIO) hold the port?"
-            )
-            raise BackendError(message, portal=portal)
+            refusal = refused("tgtd", portal, "LIO")
+            raise refusal
     return bool(missing)
 
 
