@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.nft_model import Nft
-from zolder.errors import AlreadyExists, Busy, Error
+from zolder.errors import AlreadyExists, BackendError, Busy, Error
 from zolder.model import Chap, Export, Route
 from zolder.names import (
     LIO,
@@ -74,6 +74,8 @@ class World:
     datasets: dict[str, Properties] = field(default_factory=dict)
     targets: dict[Key, Standing] = field(default_factory=dict)
     broken: dict[str, Error] = field(default_factory=dict)
+    # Portals that cannot be had, for as long as one of these targets stands; none: come what may.
+    lost: dict[Portal, Key | None] = field(default_factory=dict)
     # What targetcli restored of ours: a zvol's target on the device of another, which has it now.
     stale: dict[str, str] = field(default_factory=dict)
     nft: Nft = field(default_factory=Nft)
@@ -219,6 +221,10 @@ class OneExport:
             message = "its device is claimed by somebody else"
             raise Busy(message, holders=[])
         assert route.prefix in self.policy.target_prefixes
+        for portal in route.portals:
+            if portal in world.lost and world.lost[portal] in {None, *world.targets}:
+                message = f"{route.exporter} cannot listen at {portal}"
+                raise BackendError(message, portal=portal)
         key = (route.exporter, export_target(route.exporter, route.prefix, self.zvol, initiator))
         standing = world.targets.setdefault(key, Standing(self.parent, self.zvol))
         before = replace(standing, initiators=dict(standing.initiators))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
-from zolder.errors import AlreadyExists, Busy, Error, InvalidRequest, NotPermitted
+from zolder.errors import AlreadyExists, BackendError, Busy, Error, InvalidRequest, NotPermitted
 from zolder.model import Chap, Export, Route
 from zolder.names import (
     DatasetName,
@@ -146,11 +146,11 @@ class Rebuild:
         started = time.monotonic()
         export = self._san.export(policy, self._parent, self._zvol)
 
-        def ensure() -> bool:
+        def ensure(sound: Route) -> bool:
             return export.ensure(
                 volume_id,
                 initiator,
-                route=route,
+                route=sound,
                 chap=chap,
                 read_only=read_only,
                 seconds=HASTY_SECONDS if self._tally.hasty else DEVICE_SECONDS,
@@ -158,18 +158,39 @@ class Rebuild:
 
         try:
             try:
-                self._tally.built += ensure()
+                self._reach(route, ensure)
             except AlreadyExists as err:
                 if "device" not in err.details:
                     raise
                 # What targetcli restores of ours is open on the device of that number, which after a boot is
                 # another zvol's (seen): all its initiators reach that one.
                 self._tally.withdrawn += export.withdraw_all(route.exporter)
-                self._tally.built += ensure()
+                self._reach(route, ensure)
         except Error:
             self._tally.hasty |= time.monotonic() - started > HASTY_SECONDS
             raise
         note_supplied(self._dataset, initiator, file=missing)
+
+    def _reach(self, route: Route, ensure: Callable[[Route], bool]) -> None:
+        """Open an export at those of its portals that can be had, and note each that cannot."""
+        lost = self._tally.lost
+        while True:
+            sound = tuple(one for one in route.portals if (route.exporter, one) not in lost)
+            # At none all are tried: what stands wrongly is found, whatever can be reached.
+            part = replace(route, portals=sound or route.portals)
+            try:
+                self._tally.built += ensure(part)
+            except BackendError as err:
+                portal = next((one for one in part.portals if one == err.details.get("portal")), None)
+                if portal is None:
+                    raise
+                lost[route.exporter, portal] = (
+                    f"{err.message}; exports lack that path: run 'zolder-san restore' again once it can be"
+                    " had, which completes them"
+                )
+                if len(sound) > 1:
+                    continue
+            return
 
     def _withdraw_all(self, standing: Collection[Standing]) -> None:
         left = {(policy, export.exporter) for policy, export in standing}

@@ -101,17 +101,18 @@ class Restore:
             tally.exports = 0
             zvols = sorted({*_zvols(recorded), *standing, *self._secrets.list_zvols(parent)})
             for once_more in (True, False):
-                failed = []
+                failed, tally.lost = [], {}
                 for zvol in zvols:
-                    one = Tally(parent, exports=0, hasty=tally.hasty)
+                    one = Tally(parent, exports=0, hasty=tally.hasty, lost=tally.lost)
                     self._restore_zvol(parent, zvol, standing.get(zvol, []), one)
-                    if one.faults and once_more:
-                        # Its device may be held by what is withdrawn further down.
-                        tally.hasty |= one.hasty
+                    if once_more and (one.faults or tally.lost):
+                        # Its device or a port may be held by what is withdrawn further down.
+                        tally.add_tried(one)
                         failed.append(zvol)
                     else:
                         tally.add(one)
                 zvols = failed
+            tally.faults += tally.lost.values()
             keep_missing([parent], tally.waiting, file=self._san.places.missing)
         except (PoolUnavailable, PoolSuspended) as err:
             tally.exports = None

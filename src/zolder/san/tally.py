@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zolder.names import DatasetName, Portal
+from zolder.names import DatasetName, ExporterName, Portal
 from zolder.san.missing import Waiting
 from zolder.shapes import Json
 
@@ -21,14 +21,20 @@ class Tally:
     faults: list[str] = field(default_factory=list)
     # Whether a zvol's device was waited for in vain.
     hasty: bool = False
+    # The portals that cannot be had, and why: exports are built without them.
+    lost: dict[tuple[ExporterName, Portal], str] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
         """Count what came of one zvol."""
+        self.add_tried(other)
         self.exports = (self.exports or 0) + (other.exports or 0)
-        self.built += other.built
-        self.withdrawn += other.withdrawn
         self.waiting |= other.waiting
         self.faults += other.faults
+
+    def add_tried(self, other: Tally) -> None:
+        """Count what was done for one zvol that is looked at once more."""
+        self.built += other.built
+        self.withdrawn += other.withdrawn
         self.hasty |= other.hasty
 
 
@@ -68,7 +74,9 @@ def describe(tally: Tally) -> str:
 
 def as_text(report: Report) -> list[str]:
     """Return what is not in place, a line each; none where all is."""
-    lines = [*report.faults, *(fault for tally in report.parents for fault in tally.faults)]
+    # Parents may share a portal that cannot be had.
+    faults = dict.fromkeys([*report.faults, *(fault for tally in report.parents for fault in tally.faults)])
+    lines = list(faults)
     lines += [
         f"{dataset} stays shut to {initiator}: its CHAP secret is not here yet, cinder-volume sends it"
         for dataset, initiator in sorted(report.waiting)
