@@ -231,6 +231,15 @@ def test_the_helper_stays() -> None:
         assert lines.index(line) > section
 
 
+def test_units_of_the_boot_stand_on_both_sides_of_the_network() -> None:
+    """Portals shut before there is a network, and exports come back when its addresses are there."""
+    early, late = units.portals_unit("/x").splitlines(), units.restore_unit("/x").splitlines()
+    assert not [line for line in early if "network-online" in line]
+    assert any(line.startswith("Before=network-pre.target ") for line in early)
+    assert "Wants=network-online.target" in late
+    assert any(line.startswith("After=network-online.target ") for line in late)
+
+
 def test_units_depend_on_the_path_alone() -> None:
     """The service runs the program where it lies."""
     text = units.service_unit("/opt/x/zolder-san")

@@ -162,7 +162,9 @@ _RESTORE_UNIT: Final = f"""\
 [Unit]
 Description=Zolder: restore exports
 After={PORTALS} zfs-import.target zfs-volumes.target zfs.target systemd-modules-load.service
-After=network.target tgt.service rtslib-fb-targetctl.service {SOCKET}
+# Targets listen at addresses, which come with network-online.target; where it fails, at those that are there.
+After=network-online.target tgt.service rtslib-fb-targetctl.service {SOCKET}
+Wants=network-online.target
 
 [Service]
 Type=oneshot
