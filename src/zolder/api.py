@@ -207,6 +207,13 @@ class Storage(ABC):
     def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
         """Return the attachments on record for this parent's zvols, sorted; without secrets."""
 
+    @abstractmethod
+    def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
+        """Return the ids of the clones through which snapshots are read, on record or left over, sorted.
+
+        Its cost grows with the parent's zvols.
+        """
+
 
 METHODS: Final = tuple(sorted(Storage.__abstractmethods__))
 

@@ -34,6 +34,7 @@ from zolder.names import (
     clone_origin,
     snapshot_dataset,
     view_name,
+    viewed_id,
     zvol_dataset,
 )
 
@@ -351,6 +352,12 @@ class FakeStorage(Storage):
     def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
         """See ``Storage``."""
         return self._exports.attachments(parent)
+
+    @_verb
+    def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
+        """See ``Storage``."""
+        views = [view.rpartition("/") for view in self._views]
+        return tuple(sorted(id_ for above, _, leaf in views if above == parent and (id_ := viewed_id(leaf))))
 
     def _find(self, parent: DatasetName, zvol: ZvolName) -> Zvol | None:
         dataset = zvol_dataset(parent, zvol)

@@ -51,6 +51,7 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_snapshots": {"parent": PARENT},
     "list_attachments": {"parent": PARENT},
+    "list_views": {"parent": PARENT},
     "export_zvol": {
         "parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "route": ROUTE, "attachment": None,
         "chap": None,

@@ -330,12 +330,14 @@ def test_snapshot_view(way: Way) -> None:
     assert attach(attachment) == Change(changed=False, value=first.value)
     attach(None)
     assert way.storage.list_zvols(PARENT) == before
+    assert view_id in way.storage.list_views(PARENT)
     for request in (way.storage.get_zvol, way.storage.delete_zvol):
         with pytest.raises(NotPermitted):
             request(PARENT, view_name(view_id))
     assert detach(attachment) == Change(changed=True, value=(way.initiator,))
     assert detach(None) == Change(changed=True, value=())
     assert detach(None) == Change(changed=False, value=())
+    assert view_id not in way.storage.list_views(PARENT)
     assert way.storage.delete_snapshot(PARENT, made.name, SNAPSHOT).changed
     assert way.storage.delete_zvol(PARENT, made.name).changed
 
@@ -389,6 +391,7 @@ def test_a_snapshot_deleted_while_it_is_read(way: Way) -> None:
     for view_id in views:
         assert way.is_closed(Zvol(PARENT, view_name(view_id), view_id, SIZE, sparse=True))
         assert not way.storage.withdraw_snapshot(PARENT, view_id, None, attachment=None).changed
+    assert not {*views} & {*way.storage.list_views(PARENT)}
     with pytest.raises(NotFound):
         attach(views[0], way.initiator)
     assert way.storage.delete_zvol(PARENT, copy.name).changed

@@ -13,6 +13,7 @@ import pytest
 from cinder.db import api as database
 
 from tests.driver.cloud import ADMIN, MACHINE, PARENT, ROUTE, STRANGER, Cloud, name_of
+from tests.driver.conftest import lose_exports
 from zolder.cinder.chap import chap_for, new_provider_auth
 from zolder.cli.finding import Kind
 from zolder.model import Access, Chap
@@ -166,10 +167,7 @@ def test_repair_closes_views(cloud: Cloud) -> None:
     """The view that a dead backup left goes, and the snapshot stays."""
     volume = cloud.add_volume()
     snapshot = cloud.add_snapshot(volume)
-    cloud.san.export_snapshot(
-        PARENT, name_of(volume), SnapshotName(f"snapshot-{snapshot}"), MACHINE,
-        view_id=VolumeId(snapshot), route=ROUTE, attachment=None, chap=None,
-    )  # fmt: skip
+    export_snapshot(cloud, volume, snapshot)
     assert cloud.kinds() == [Kind.VIEW_LEFT]
     database.snapshot_update(ADMIN, snapshot, {"status": "backing-up"})
     assert cloud.kinds() == []
@@ -177,6 +175,69 @@ def test_repair_closes_views(cloud: Cloud) -> None:
     assert cloud.run("--repair", "--yes")[0] == 0
     assert cloud.san.list_attachments(PARENT) == ()
     assert len(cloud.san.list_snapshots(PARENT)) == 1
+
+
+def export_snapshot(cloud: Cloud, volume: str, snapshot: str) -> None:
+    """Let somebody read a snapshot."""
+    cloud.san.export_snapshot(
+        PARENT, name_of(volume), SnapshotName(f"snapshot-{snapshot}"), MACHINE,
+        view_id=VolumeId(snapshot), route=ROUTE, attachment=None, chap=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("volume_is_deleted", [False, True])
+def test_repair_closes_views_of_deleted_snapshots(cloud: Cloud, *, volume_is_deleted: bool) -> None:
+    """A view that outlived its snapshot in Cinder goes, and nothing keeps the volume any more."""
+    volume = cloud.add_volume()
+    snapshot = cloud.add_snapshot(volume)
+    export_snapshot(cloud, volume, snapshot)
+    cloud.san._snapshots[f"{PARENT}/{name_of(volume)}@snapshot-{snapshot}"].deferred = True
+    database.snapshot_destroy(ADMIN, snapshot)
+    database.volume_update(ADMIN, volume, {"status": "backing-up"})
+    assert cloud.kinds() == [], "the temporary snapshot of a backup that goes on"
+    database.volume_update(ADMIN, volume, {"status": "available"})
+    if volume_is_deleted:
+        database.volume_destroy(ADMIN, volume)
+    (finding,) = cloud.findings("--only", Kind.VIEW_LEFT, "--repair", "--yes")
+    assert (finding["row"], finding["mended"]) == (snapshot, True)
+    assert "Cinder has deleted it" in finding["meaning"]
+    assert cloud.san.list_views(PARENT) == ()
+    assert cloud.san.delete_zvol(PARENT, name_of(volume)).changed
+
+
+def test_repair_closes_views_without_a_record(cloud: Cloud) -> None:
+    """What an agent left that was killed before it wrote the record is found and goes, too."""
+    volume = cloud.add_volume()
+    snapshot = cloud.add_snapshot(volume)
+    export_snapshot(cloud, volume, snapshot)
+    lose_exports(cloud.san)
+    assert cloud.san.list_attachments(PARENT) == ()
+    (finding,) = cloud.findings("--repair", "--yes")
+    assert (finding["kind"], finding["mended"]) == (Kind.VIEW_LEFT, True)
+    assert "open to nobody" in finding["meaning"]
+    assert cloud.san.list_views(PARENT) == ()
+    assert cloud.run()[0] == 0
+
+
+def test_repair_leaves_the_view_of_a_backup_that_began(cloud: Cloud) -> None:
+    """Whoever answers late finds that Cinder reads the volume again, and the view stays."""
+    volume = cloud.add_volume()
+    snapshot = cloud.add_snapshot(volume)
+    export_snapshot(cloud, volume, snapshot)
+    database.snapshot_destroy(ADMIN, snapshot)
+    begin = lambda: database.volume_update(ADMIN, volume, {"status": "backing-up"})  # noqa: E731 - said once
+    assert f"left alone: volume {volume} is backing-up now" in run_with_operator(cloud, "y", begin)[1]
+    assert cloud.san.list_views(PARENT) == (snapshot,)
+
+
+def test_view_that_cinder_never_knew(cloud: Cloud) -> None:
+    """Another cloud's view is found and is left to whoever made it."""
+    volume, snapshot = cloud.add_volume(), str(uuid.uuid4())
+    cloud.san.create_snapshot(PARENT, name_of(volume), SnapshotName(f"snapshot-{snapshot}"))
+    export_snapshot(cloud, volume, snapshot)
+    (finding,) = cloud.findings("--only", Kind.VIEW_LEFT, "--repair", "--yes")
+    assert (finding["repairable"], finding["mended"]) == (False, None)
+    assert cloud.san.list_views(PARENT) == (snapshot,)
 
 
 def test_repair_deletes_no_data(cloud: Cloud) -> None:

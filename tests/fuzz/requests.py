@@ -38,6 +38,7 @@ _LOOKING: Final = {
     "list_attachments",
     "list_exports",
     "list_snapshots",
+    "list_views",
     "list_zvols",
 }
 _HINTS: Final = {method: get_type_hints(getattr(Storage, method)) for method in METHODS}

@@ -148,6 +148,7 @@ def test_a_reader_changes_nothing() -> None:
         "list_attachments",
         "list_exports",
         "list_snapshots",
+        "list_views",
         "list_zvols",
     ]
 

@@ -113,6 +113,7 @@ def test_a_view_without_a_record_goes_too(san: KeptSan) -> None:
     san.steps.start()
     assert VIEW in san.zfs.datasets
     assert san.record(VIEW) is None
+    assert san.storage().list_views(PARENT) == (VIEW_ID,)
     assert delete(san).changed
     assert set(san.zfs.datasets) == {PARENT, DATASET}
 
@@ -130,6 +131,7 @@ def test_a_volume_that_was_cloned_stays(san: KeptSan) -> None:
 def test_what_has_a_views_name_and_is_none_stays(san: KeptSan, marks: dict[str, str]) -> None:
     """A clone that somebody gave a view's name is a clone like any other."""
     san.zfs.add(VIEW, {"volsize": 2**20, "origin": ORIGIN, **marks})
+    assert san.storage().list_views(PARENT) == ()
     assert delete(san).changed
     assert set(san.zfs.datasets) == {PARENT, DATASET, ORIGIN, VIEW}
 

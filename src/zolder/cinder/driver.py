@@ -220,10 +220,10 @@ class ZolderDriver(driver.VolumeDriver):
         """Destroy a snapshot; one with clones goes with the last of them, and Cinder need not know.
 
         Whoever still reads it is shut out. Cinder (29) deletes no snapshot whose status is backing-up
-        (volume/api.py, delete_snapshot). A backup's own temporary one it deletes once it has ended the reading,
-        and *without* having ended it where that failed (continue_backup ignores the error) or where
-        cinder-backup died (_cleanup_temp_volumes_snapshots_for_one_backup): then nobody reads, and nobody ever
-        terminates the connection.
+        (volume/api.py, delete_snapshot). A backup's own temporary one it deletes once it has ended the
+        reading, and *without* having ended it where that failed (continue_backup ignores the error) or where
+        cinder-backup died (_cleanup_temp_volumes_snapshots_for_one_backup): then nobody reads, and nobody
+        ever terminates the connection.
 
         :raises SnapshotIsBusy: something else holds it; Cinder keeps it available.
         """

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from zolder.cli.finding import Finding, Kind
-from zolder.cli.sides import CinderSide, SanSide, VolumeRow, is_view, viewed_id
+from zolder.cli.sides import CinderSide, SanSide, VolumeRow
 from zolder.model import Access
-from zolder.names import DatasetName, InitiatorName, ZvolName, zvol_dataset
+from zolder.names import DatasetName, InitiatorName, ZvolName, view_name, viewed_id, zvol_dataset
 
 _REPAIR: Final = "`zolder orphans --repair` closes it"
 _ASK_AGAIN: Final = "Cinder may be attaching it at this moment: look again later"
@@ -51,7 +51,7 @@ def is_being_attached(volume: VolumeRow) -> bool:
 
 def _records(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Finding]:
     for access in san.attachments:
-        if is_view(access.zvol) or access.zvol in cinder.others:
+        if viewed_id(access.zvol) or access.zvol in cinder.others:
             continue
         volume = cinder.volumes.get(access.zvol)
         waiting = volume is not None and is_being_attached(volume)
@@ -89,24 +89,28 @@ def _advice(*, known: bool, waiting: bool) -> str:
 
 def _views(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Finding]:
     snapshots = {row.id: row for row in cinder.snapshots}
-    views = {access.zvol: access for access in san.attachments if is_view(access.zvol)}
-    for view, access in views.items():
-        identifier = viewed_id(view)
-        row = snapshots.get(identifier)
-        volume = cinder.volumes.get(row.zvol) if row else None
+    for view_id, readers in san.viewed.items():
+        row, deleted = snapshots.get(view_id), cinder.deleted_snapshots.get(view_id)
+        known = row or deleted
+        volume = known and (cinder.volumes.get(known.zvol) or cinder.others.get(known.zvol))
         # An in-use volume is backed up through a snapshot of its own, which is available all the while.
         busy = (row is not None and not row.at_rest) or (volume is not None and not volume.at_rest)
-        if busy or identifier in cinder.others_snapshots:
+        if busy or view_id in cinder.others_snapshots:
             continue
+        if row:
+            why = "nothing is backing it up"
+        else:
+            why = "Cinder has deleted it" if deleted else "Cinder has no such snapshot"
         yield Finding(
             Kind.VIEW_LEFT,
-            zvol_dataset(parent, view),
-            f"snapshot {identifier} is open to {access.initiator}, "
-            + ("and nothing is backing it up" if row else "and Cinder has no such snapshot"),
-            f"a backup that died left it: {_REPAIR}" if row else "see who the initiator is",
-            repairable=row is not None,
+            zvol_dataset(parent, view_name(view_id)),
+            f"snapshot {view_id} is open to {', '.join(readers) or 'nobody'}, and {why}",
+            f"a backup that died left it: {_REPAIR}"
+            if known
+            else "another cloud's, perhaps: see who reads it",
+            repairable=known is not None,
             volume_id=volume.id if volume else None,
-            row=identifier,
+            row=view_id,
         )
 
 

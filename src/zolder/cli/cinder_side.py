@@ -20,7 +20,7 @@ from zolder.cinder.chap import chap_for
 from zolder.cinder.connection import chap_of, told_of
 from zolder.cinder.translate import initiator_of, size_bytes
 from zolder.cli.backends import BackEnd, Ground
-from zolder.cli.sides import AttachmentRow, CinderSide, SanSide, SnapshotRow, VolumeRow, is_view, viewed_id
+from zolder.cli.sides import AttachmentRow, CinderSide, SanSide, SnapshotRow, VolumeRow
 from zolder.errors import InvalidRequest
 from zolder.model import Access
 from zolder.names import AttachmentId, InitiatorName, SnapshotName, ZvolName
@@ -56,18 +56,24 @@ class CinderReader:
         side = CinderSide(volumes, tuple(snapshots.values()))
         return self._look_up(side, san)
 
-    def find_volume(self, identifier: str) -> VolumeRow | None:
-        """Return one volume as it is now; None for one that is deleted or was never there."""
-        found = database.volume_get_all(_context(), filters={"id": [identifier]})
+    def find_volume(self, identifier: str, *, deleted: str = "no") -> VolumeRow | None:
+        """Return one volume as it is now; None for one that is deleted or was never there.
+
+        :param deleted: ``yes`` returns a deleted one as well.
+        """
+        found = database.volume_get_all(_context(deleted=deleted), filters={"id": [identifier]})
         return _volume_row(found[0]) if found else None
 
-    def find_snapshot(self, identifier: str) -> SnapshotRow | None:
-        """Return one snapshot as it is now; None for one that is deleted or was never there."""
+    def find_snapshot(self, identifier: str, *, deleted: str = "no") -> SnapshotRow | None:
+        """Return one snapshot as it is now; None for one that is deleted or was never there.
+
+        :param deleted: as with `find_volume`; its volume may be deleted, too.
+        """
         try:
-            row = database.snapshot_get(_context(), identifier)
+            row = database.snapshot_get(_context(deleted=deleted), identifier)
         except exception.SnapshotNotFound:
             return None
-        volume = self.find_volume(row.volume_id)
+        volume = self.find_volume(row.volume_id, deleted=deleted)
         return None if volume is None else _snapshot_row(row, volume.zvol)
 
     def opening(self, volume_id: str, attachment_id: str) -> tuple[BackEnd, Access] | None:
@@ -113,9 +119,9 @@ class CinderReader:
                 for row in database.volume_get_all(_context(deleted="yes"), filters={column: part}):
                     known = _volume_row(row)
                     (deleted if row.deleted else others)[known.zvol] = known
-        here = {row.id for row in side.snapshots}
-        viewed = {viewed_id(access.zvol) for access in san.attachments if is_view(access.zvol)} - here
+        viewed = san.viewed.keys() - {row.id for row in side.snapshots}
         theirs = frozenset(identifier for identifier in viewed if self.find_snapshot(identifier) is not None)
+        gone = {name: self.find_snapshot(name, deleted="yes") for name in viewed - theirs}
         # A volume that came to this back end after its page was read is nobody else's.
         arrived = {name: row for name, row in others.items() if self._is_here(row)}
         return replace(
@@ -124,6 +130,7 @@ class CinderReader:
             others={name: row for name, row in others.items() if name not in arrived},
             deleted={name: row for name, row in deleted.items() if name not in others},
             others_snapshots=theirs,
+            deleted_snapshots={name: row for name, row in gone.items() if row is not None},
         )
 
     def _is_here(self, volume: VolumeRow) -> bool:

@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 HEADINGS = {
     Kind.ATTACHMENT_ONLY_ON_SAN: "open to an initiator that has no attachment in Cinder",
-    Kind.VIEW_LEFT: "snapshots that can still be read although nothing is being backed up",
+    Kind.VIEW_LEFT: "temporary clones of snapshots, left although nothing is being backed up",
     Kind.EXPORT_ONLY: "exported without being on record",
     Kind.ATTACHMENT_ONLY_IN_CINDER: "attached in Cinder, and not open on the SAN",
     Kind.RECORD_ONLY: "on record, and not exported",

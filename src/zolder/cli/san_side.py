@@ -94,6 +94,7 @@ class SanReader:
         with self.said(f"listing the exports of {self.parent}"):
             # What is on record first: what is opened in between then stands without a record at the worst.
             attachments = self.storage.list_attachments(self.parent)
+            views = self.storage.list_views(self.parent)
             exports = self.storage.list_exports(self.parent)
             missing = self.storage.get_figures(self.parent).secrets_missing
-        return replace(side, exports=exports, attachments=attachments, secrets_missing=missing)
+        return replace(side, exports=exports, attachments=attachments, views=views, secrets_missing=missing)

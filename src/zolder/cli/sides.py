@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zolder.model import Access, Export, Zvol
-from zolder.names import AttachmentId, InitiatorName, SnapshotName, VolumeId, ZvolName, view_name
+from zolder.names import AttachmentId, InitiatorName, SnapshotName, VolumeId, ZvolName, viewed_id
 
 # In every other status Cinder is working on the object, or attaches it for itself (cinder/objects/fields.py).
 _VOLUME_AT_REST: Final = frozenset({
@@ -20,9 +20,6 @@ _VOLUME_AT_REST: Final = frozenset({
 })  # fmt: skip
 _SNAPSHOT_AT_REST: Final = frozenset({"available", "error", "error_deleting"})
 _MIGRATION_AT_REST: Final = frozenset({None, "", "none", "success", "error"})
-
-_SOME_ID: Final = VolumeId("00000000-0000-4000-8000-000000000000")
-_VIEWS_BEGIN: Final = view_name(_SOME_ID).removesuffix(_SOME_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,8 @@ class CinderSide:
     """What Cinder has of the back ends that share one parent.
 
     ``others`` are the volumes that zvols here belong to and that Cinder has at another back end, ``deleted``
-    those that it has deleted; ``others_snapshots`` are the ids of the former's snapshots that are read here.
+    those that it has deleted; ``others_snapshots`` are the ids of the former's snapshots that have a view
+    here, and ``deleted_snapshots``, by their ids, those with one that it has deleted.
     """
 
     volumes: Mapping[ZvolName, VolumeRow] = field(default_factory=dict)
@@ -97,6 +95,7 @@ class CinderSide:
     others: Mapping[ZvolName, VolumeRow] = field(default_factory=dict)
     deleted: Mapping[ZvolName, VolumeRow] = field(default_factory=dict)
     others_snapshots: frozenset[str] = frozenset()
+    deleted_snapshots: Mapping[str, SnapshotRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +106,14 @@ class SanSide:
     snapshots: frozenset[tuple[ZvolName, SnapshotName]] = frozenset()
     exports: tuple[Export, ...] = ()
     attachments: tuple[Access, ...] = ()
+    views: tuple[VolumeId, ...] = ()
     secrets_missing: int = 0
 
-
-def is_view(zvol: ZvolName) -> bool:
-    """Say whether it is the temporary clone through which a snapshot is read."""
-    return zvol.startswith(_VIEWS_BEGIN)
-
-
-def viewed_id(view: ZvolName) -> str:
-    """Return the id of the snapshot that a view shows."""
-    return view.removeprefix(_VIEWS_BEGIN)
+    @property
+    def viewed(self) -> Mapping[VolumeId, tuple[InitiatorName, ...]]:
+        """The ids of the snapshots that have a view, each with those who are on record as reading it."""
+        found: dict[VolumeId, set[InitiatorName]] = {view_id: set() for view_id in self.views}
+        for access in self.attachments:
+            if (view_id := viewed_id(access.zvol)) is not None:
+                found.setdefault(view_id, set()).add(access.initiator)
+        return {view_id: tuple(sorted(found[view_id])) for view_id in sorted(found)}

@@ -188,6 +188,9 @@ class RemoteStorage(Storage):
     def list_attachments(self, parent: DatasetName) -> tuple[Access, ...]:
         return self._ask(Storage.list_attachments, parent=parent)
 
+    def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
+        return self._ask(Storage.list_views, parent=parent)
+
     def _ask(self, method: Callable[..., T], **params: object) -> T:
         encoded = {name: shapes.encode(value) for name, value in params.items()}
         value = self._exchange(method.__name__, encoded)

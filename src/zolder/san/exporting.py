@@ -30,7 +30,7 @@ from zolder.san.parents import Site
 from zolder.san.policy import Policy
 from zolder.san.privileged import Privileged
 from zolder.san.records import accesses_in
-from zolder.san.views import ensure_view, remove_view
+from zolder.san.views import ensure_view, remove_view, views_in
 from zolder.san.zpool import Zpool
 
 
@@ -158,6 +158,10 @@ class ZfsExports(Storage):
             for dataset, found in sorted(self._zpool(parent).children().items())
             for access in accesses_in(dataset, found)
         )
+
+    def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
+        """See ``Storage``."""
+        return tuple(views_in(self._zpool(parent).children()))
 
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
