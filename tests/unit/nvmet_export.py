@@ -10,6 +10,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,9 @@ def ensure(root: Path, dev: Path) -> Callable[..., bool]:
         portals: tuple[Portal, ...] = PORTALS,
         initiator: InitiatorName = ALICE,
         chap: Chap | None = None,
+        hosts_lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> bool:
-        return Nvmet(dev=dev, tree=tree or NvmetTree(root)).ensure_export(
+        return Nvmet(dev=dev, tree=tree or NvmetTree(root), hosts_lock=hosts_lock).ensure_export(
             subject,
             device=device,
             volume_id=volume_id,

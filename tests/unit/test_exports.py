@@ -52,7 +52,7 @@ def ensure(initiator: InitiatorName = ALICE, *, route: Route = ROUTE, zvol: Zvol
 def test_each_exporter_goes_by_its_own_name() -> None:
     """There is one for each name that a route can have."""
     assert set(EXPORTERS) == {LIO, TGT, NVMET}
-    assert all(kind.name == name for name, kind in EXPORTERS.items())
+    assert all(kind().name == name for name, kind in EXPORTERS.items())
 
 
 @pytest.mark.parametrize(("exporter", "initiator"), [(LIO, ALICE), (TGT, ALICE), (NVMET, NQN)])

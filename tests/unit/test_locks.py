@@ -93,3 +93,23 @@ def test_lock_dies_with_its_process(tmp_path: Path) -> None:
         holder.wait()
         with locks.hold(operation(), "a"):
             pass
+
+
+def test_the_lock_without_a_name(tmp_path: Path) -> None:
+    """One at a time has it, whoever holds names meanwhile, and the names are as free as without it."""
+    locks, order = Locks(tmp_path / "locks"), list[str]()
+    begun = threading.Event()
+
+    def other() -> None:
+        with locks.hold(operation(), "b"):
+            begun.set()
+            with locks.hold_briefly():
+                order.append("second")
+
+    thread = threading.Thread(target=other)
+    with locks.hold(operation(), "a"), locks.hold_briefly():
+        thread.start()
+        assert begun.wait(20)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"]

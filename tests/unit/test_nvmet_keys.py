@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,9 @@ from tests.unit.nvmet_export import (
 from tests.unit.nvmet_tree import NvmetTree
 from zolder.errors import AlreadyExists, BackendError, InvalidRequest
 from zolder.model import Chap
-from zolder.names import ZvolName
+from zolder.names import ZvolName, subsystem_name
 from zolder.san.exporter import Subject
+from zolder.san.locks import Locks
 from zolder.san.nvmet import Nvmet
 
 root, dev = nvmet_export.root, nvmet_export.dev
@@ -181,27 +184,68 @@ def test_an_entry_that_another_process_removes_meanwhile_is_made_again(
 
 
 def test_two_that_make_the_same_entry_at_once_agree(
-    root: Path, dev: Path, ensure: Callable[..., bool]
+    tmp_path: Path, root: Path, dev: Path, ensure: Callable[..., bool]
 ) -> None:
-    """While one reads an entry that is still without its key, another may finish it: both have it then."""
+    """While one has an entry that is still without its key, another waits; both have the key then."""
     second = Subject(SUBJECT.parent, ZvolName("volume-2"), PREFIX)
     (dev / "zd32").write_text(second.dataset)
-    tree = NvmetTree(root)
-    read = tree.read
-    finished: list[str] = []
+    first, other = NvmetTree(root), NvmetTree(root)
+    waiting = threading.Event()
 
-    def read_then_finish(path: str) -> str:
-        text = read(path)
-        if path == f"{HOST}/dhchap_key" and not finished:
-            finished.append(path)
-            ensure(subject=second, device=dev / "zd32", chap=SECRET)
-        return text
+    @contextmanager
+    def alone(*, ready: threading.Event | None = None) -> Iterator[None]:
+        if ready is not None:
+            ready.set()
+        with Locks(tmp_path / "locks").hold_briefly():
+            yield
 
-    tree.read = read_then_finish  # type: ignore[method-assign]  # what another process does meanwhile
-    assert ensure(tree=tree, chap=SECRET) is True
-    assert finished
+    thread = threading.Thread(
+        target=lambda: ensure(
+            tree=other,
+            subject=second,
+            device=dev / "zd32",
+            chap=SECRET,
+            hosts_lock=lambda: alone(ready=waiting),
+        )
+    )
+    seen: list[str] = []
+
+    def meanwhile(step: str) -> None:
+        if step == f"write {HOST}/dhchap_key":
+            thread.start()
+            assert waiting.wait(20)
+        if step == f"link {SUBSYSTEM}/allowed_hosts/{ALICE}":
+            seen.extend(other.steps)
+
+    first.before = meanwhile
+    assert ensure(tree=first, chap=SECRET, hosts_lock=alone) is True
+    thread.join(20)
+    assert seen
+    assert not [step for step in seen if "hosts" in step]
     assert NvmetTree(root).read(f"{HOST}/dhchap_key") == SECRET.secret
-    assert NvmetTree(root).find_link(f"{SUBSYSTEM}/allowed_hosts/{ALICE}") == HOST
+    for nqn in (SUBSYSTEM, f"subsystems/{subsystem_name(PREFIX, second.zvol, ALICE)}"):
+        assert NvmetTree(root).find_link(f"{nqn}/allowed_hosts/{ALICE}") == HOST
+
+
+def test_only_entries_are_locked(root: Path, dev: Path, ensure: Callable[..., bool]) -> None:
+    """What may wait, a device's opening and closing and the end of controllers, is done outside the lock."""
+    tree = NvmetTree(root)
+    locked: list[str] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        begin = len(tree.steps)
+        yield
+        locked.extend(tree.steps[begin:])
+
+    ensure(tree=tree, chap=SECRET, hosts_lock=alone)
+    nvmet = Nvmet(dev=dev, tree=tree, hosts_lock=alone)
+    nvmet.remove_initiator(SUBJECT, ALICE)
+    ensure(tree=tree, chap=SECRET, hosts_lock=alone)
+    nvmet.remove_export(SUBJECT)
+    link = f"link {SUBSYSTEM}/allowed_hosts/{ALICE}"
+    assert locked == [step for step in tree.steps if step == link or step.partition(" ")[2].startswith(HOST)]
+    assert {link, f"mkdir {HOST}", f"write {HOST}/dhchap_key", f"rmdir {HOST}"} == set(locked)
 
 
 def test_a_kernel_without_keys_refuses_chap(

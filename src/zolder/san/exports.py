@@ -17,6 +17,9 @@ from typing import Final
 from zolder.errors import BackendError, Busy, Error, InvalidRequest, StateError
 from zolder.model import Chap, Export, Route
 from zolder.names import (
+    LIO,
+    NVMET,
+    TGT,
     DatasetName,
     ExporterName,
     InitiatorName,
@@ -28,8 +31,10 @@ from zolder.names import (
 from zolder.san.device import open_zvol
 from zolder.san.exporter import Exporter, Subject
 from zolder.san.lio import Lio
+from zolder.san.locks import Locks
 from zolder.san.nvmet import Nvmet
 from zolder.san.policy import Policy
+from zolder.san.rootplaces import RootPlaces
 from zolder.san.tgt import Tgt
 
 LOG = logging.getLogger(__name__)
@@ -37,12 +42,12 @@ LOG = logging.getLogger(__name__)
 # A zvol's node comes some milliseconds after the zvol, seconds on a machine under load.
 DEVICE_SECONDS: Final = 20
 
-# Held beside the zvol's lock: nvmet's exports have the entries of hosts in common, with their keys. No zvol's
-# name has a space.
-HOSTS_LOCK: Final = "hosts of nvmet"
-
 # The daemon comes last: where it does not answer, the kernel's have been closed by then.
-EXPORTERS: Final[dict[ExporterName, type[Exporter]]] = {kind.name: kind for kind in (Lio, Nvmet, Tgt)}
+EXPORTERS: Final[dict[ExporterName, Callable[[], Exporter]]] = {
+    LIO: Lio,
+    NVMET: partial(Nvmet, hosts_lock=Locks(RootPlaces().locks).hold_briefly),
+    TGT: Tgt,
+}
 
 
 class ZvolExport:

@@ -3,7 +3,7 @@
 One file serves any number of locks: each name is one byte of it, locked through an open file description
 (fcntl(2) ``F_OFD_SETLK``), so nothing grows, nothing is left behind and no lock outlives its holder.
 Two names that share a byte only wait for each other needlessly. An operation takes all its locks at once, in
-one order for everybody, so no two can wait for each other.
+one order for everybody, so no two can wait for each other; the one without a name comes behind all others.
 """
 
 from __future__ import annotations
@@ -43,6 +43,19 @@ class Locks:
             for offset, name in sorted({_byte_of(name): name for name in names}.items()):
                 self._take(descriptor, offset, name, operation)
             operation.check()
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def hold_briefly(self) -> Iterator[None]:
+        """Hold the one lock without a name, for a block that waits for nothing: the wait for it has no bound.
+
+        Locks of flock(2) and of fcntl(2) do not see each other, so it may be taken while names are held.
+        """
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)

@@ -5,15 +5,16 @@ the allowed ones (seen on 6.12); so each has a subsystem of its own, and shuttin
 It is built closed (zolder.san.nvmet_subsystem), with its initiator's host entry (zolder.san.nvmet_host), and
 linked into the ports last (zolder.san.nvmet_port). What a killed process left behind is adopted by the next
 `ensure_export` and removed by `remove_initiator` and `remove_export`. To let one in or shut one out, nothing
-else is listed. Not locked here: the caller holds a lock for the zvol's name, while ports and host entries are
-shared.
+else is listed. The caller holds a lock for the zvol's name; what all exports share is locked here for as long
+as it is changed (host entries), or made so that no lock is needed (ports).
 Source: drivers/nvme/target/configfs.c in the Linux tree.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -58,10 +59,21 @@ class Nvmet(Exporter):
 
     name = ExporterName("nvmet")
 
-    def __init__(self, root: Path = NVMET_ROOT, *, dev: Path = _DEV, tree: ConfigFs | None = None) -> None:
-        """Speak to the nvmet at ``root``; ``tree`` replaces the way there, for failure injection."""
+    def __init__(
+        self,
+        root: Path = NVMET_ROOT,
+        *,
+        dev: Path = _DEV,
+        tree: ConfigFs | None = None,
+        hosts_lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Speak to the nvmet at ``root``; ``tree`` replaces the way there, for failure injection.
+
+        :param hosts_lock: keeps all others of ours from the entries of hosts meanwhile.
+        """
         self._tree = tree or ConfigFs(root)
         self._dev = dev
+        self._hosts_lock = hosts_lock
 
     def ensure_export(
         self,
@@ -95,7 +107,8 @@ class Nvmet(Exporter):
         check_closed(self._tree, nqn, lambda host: host == initiator)
         with Build(self._tree) as build:
             ensure_subsystem(build, nqn, device=device, volume_id=volume_id)
-            ensure_host(build, nqn, initiator, chap)
+            with self._hosts_lock():
+                ensure_host(build, nqn, initiator, chap)
             ensure_listening(build, nqn, portals)
         return build.changed
 
@@ -224,8 +237,9 @@ class Nvmet(Exporter):
         hosts = allowed_hosts(self._tree, nqn)
         for host in hosts:
             self._tree.remove_link(f"subsystems/{nqn}/allowed_hosts/{host}")
-        for host in {*hosts, *initiators}:
-            remove_host(self._tree, host)
+        with self._hosts_lock():
+            for host in {*hosts, *initiators}:
+                remove_host(self._tree, host)
         return remove_subsystem(self._tree, nqn) or changed
 
 

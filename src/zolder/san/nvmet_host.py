@@ -5,8 +5,9 @@ marked by its mode, 0700, which also keeps its key from every other user of the 
 readable to all, and configfs keeps a mode as long as the entry lives). An entry without that mark was made
 by somebody else, or by a process that was killed before it could mark it: it is used as it is, where it asks
 of the initiator what was asked for, and stays; only one without key and links, which gives nobody anything,
-makes way for a key. Keys pass through here into configfs, never into an error or a log. Other processes share
-the entries without a lock: rmdir(2) refuses one that is linked, and what vanishes is made again.
+makes way for a key. Keys pass through here into configfs, never into an error or a log. The caller holds a
+lock for all entries, but administrators do not, nor does who takes back what it made: rmdir(2) refuses an
+entry that is linked, and what vanishes is made again.
 Source: drivers/nvme/target/configfs.c and auth.c in the Linux tree; NVMe base specification 2.0, 8.13.5.8.
 """
 
@@ -33,7 +34,7 @@ _CHECKSUM_BYTES: Final = 4
 
 _OURS: Final = 0o700
 
-# Another process took the entry away with the last link of its own, or linked to it just now.
+# Somebody took the entry away, or linked to it just now.
 _RACES: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EBUSY})
 _ATTEMPTS: Final = 20
 
@@ -104,13 +105,10 @@ def _ensure_entry(build: Build, nqn: str, host: InitiatorName, key: str) -> None
             return
         message = "CHAP: this kernel's nvmet knows no DH-HMAC-CHAP (CONFIG_NVME_TARGET_AUTH)"
         raise InvalidRequest(message)
-    if tree.read(attribute) == key:
-        return
-    # Its users first, then its key again: whoever makes an entry meanwhile gives it the key and then links.
-    users, ours = _users(tree, host), _is_ours(tree, entry)
     standing = tree.read(attribute)
     if standing == key:
         return
+    users, ours = _users(tree, host), _is_ours(tree, entry)
     if not users and (ours or not standing):
         # A new one: the kernel takes no empty key (seen on 6.12), and the mark may be missing.
         tree.remove_folder(entry)

@@ -17,7 +17,6 @@ from typing import Final
 
 from zolder.errors import BackendError, Error, InvalidRequest, PoolSuspended, PoolUnavailable
 from zolder.names import DatasetName, OperationId, Portal, ZvolName, zvol_dataset
-from zolder.san.exports import HOSTS_LOCK
 from zolder.san.libzfs import EXPORT_RECORD
 from zolder.san.locks import Locks
 from zolder.san.missing import keep_missing, list_missing
@@ -137,7 +136,7 @@ class Restore:
         self, parent: DatasetName, zvol: ZvolName, standing: Collection[Standing], tally: Tally
     ) -> None:
         try:
-            with self._locks.hold(self._operation(_LOCK_SECONDS), zvol, HOSTS_LOCK):
+            with self._locks.hold(self._operation(_LOCK_SECONDS), zvol):
                 require_active(self._san.site, parent.zpool)
                 Rebuild(self._san, parent, zvol, tally).restore(self._policies_of(parent), standing)
         except (PoolUnavailable, PoolSuspended):

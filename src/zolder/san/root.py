@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 from zolder.errors import Error, NotFound, NotPermitted
 from zolder.model import Chap, Export
-from zolder.names import NVMET, DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
+from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
-from zolder.san.exports import HOSTS_LOCK, ZvolExport, list_exports
+from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.holders import holders_of
 from zolder.san.libzfs import Properties
 from zolder.san.locks import Locks
@@ -60,7 +60,7 @@ class Root(Privileged):
     ) -> bool:
         """See ``Privileged``."""
         # A target's name is a prefix and this leaf, whatever parent the zvol is in.
-        with self._locks.hold(self._operation, zvol, *_shared(initiator)):
+        with self._locks.hold(self._operation, zvol):
             found, dataset = self._read(parent, zvol)
             volume_id, is_view = exported_id(found, dataset)
             wish = find_record(found, dataset)
@@ -96,7 +96,7 @@ class Root(Privileged):
     ) -> bool:
         """See ``Privileged``; needs no zpool: a target is closed whatever became of its zvol."""
         export = ZvolExport(self._policy, parent, zvol)
-        with self._locks.hold(self._operation, zvol, *_shared(initiator, exporter)):
+        with self._locks.hold(self._operation, zvol):
             if initiator is None:
                 closed = export.withdraw_all(exporter)
             else:
@@ -153,9 +153,3 @@ class Root(Privileged):
             message = f"{dataset} does not exist"
             raise NotFound(message)
         return found, dataset
-
-
-def _shared(initiator: InitiatorName | None, exporter: ExporterName | None = NVMET) -> tuple[str, ...]:
-    """Return the lock of what nvmet's exports have in common: the entries of hosts, with their keys."""
-    nvme = initiator.is_nqn if initiator else exporter in {None, NVMET}
-    return (HOSTS_LOCK,) if nvme else ()
