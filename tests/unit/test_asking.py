@@ -414,3 +414,45 @@ def test_a_helper_that_waits_may_say_so(tmp_path: Path) -> None:
 
     with serving(tmp_path, reacting(waiting)) as (_, line):
         assert asking(line).close_export(PARENT, ZVOL, None, exporter=None) is True
+
+
+@pytest.mark.parametrize("notices", [False, True])
+def test_a_helper_that_does_not_answer(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    notices: bool,  # noqa: FBT001 - pytest gives it by name
+) -> None:
+    """It is given up some time behind the deadline, whatever it notes; the next request begins anew."""
+    monkeypatch.setattr("zolder.san.asking._MARGIN_SECONDS", 0.2)
+    gone = threading.Event()
+
+    def behave(peer: Peer) -> None:
+        answering()(peer)
+        request = peer.request()
+        assert request
+        while not gone.wait(0.05):
+            if notices:
+                peer.send(Notice(request.id, "waiting for another operation"))
+        assert peer.request() is None, "the agent stayed"
+
+    with serving(tmp_path, behave, answering("next")) as (server, line):
+        with pytest.raises(BackendError, match=r"did not answer read_holders in time: .*zpool status"):
+            ask(line, seconds=0.1)
+        gone.set()
+        assert ask(line) == "next"
+    assert server.methods == ["hello", "read_holders"] * 2
+
+
+def test_an_answer_behind_the_deadline(tmp_path: Path) -> None:
+    """The deadline itself cuts nothing short: an answer that comes soon behind it is heard."""
+    asked = threading.Event()
+
+    def behave(peer: Peer) -> None:
+        answering()(peer)
+        request = peer.request()
+        assert request
+        assert not asked.wait(2 * request.deadline_ms / 1000)
+        peer.send(Answer(request.id, "late"))
+
+    with serving(tmp_path, behave) as (_, line):
+        assert ask(line, seconds=0.05) == "late"

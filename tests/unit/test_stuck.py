@@ -1,4 +1,4 @@
-"""One zvol whose closing does not come to its end: what it keeps waiting."""
+"""One zvol whose closing or opening does not come to its end: what it keeps waiting, and what it leaves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from tests.unit import kept_san
 from tests.unit.kept_san import (
     ALICE,
+    DATASET,
     ID,
     PARENT,
     POLICY,
@@ -19,11 +20,12 @@ from tests.unit.kept_san import (
     KeptSan,
     access,
 )
-from zolder.errors import Busy, DeadlineExceeded
+from zolder import wish as wishes
+from zolder.errors import Busy, ConnectionLost, DeadlineExceeded
 from zolder.names import LIO, NVMET, ExporterName, InitiatorName, ZvolName
 from zolder.san.attachments import Attachments
 from zolder.san.exporter import Subject
-from zolder.san.libzfs import VOLUME_MARK
+from zolder.san.libzfs import EXPORT_RECORD, VOLUME_MARK, Property
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.root import Root
@@ -89,3 +91,37 @@ def test_a_closing_that_does_not_end_keeps_no_other_zvol(
     finally:
         go_on.set()
         thread.join(20)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_opening_that_was_given_up_is_held_to_the_record(
+    san: KeptSan,
+    locks: Locks,
+    late: bool,  # noqa: FBT001 - pytest gives it by name
+    recorded: bool,  # noqa: FBT001 - pytest gives it by name
+) -> None:
+    """Who was let in after the agent had gone, or too late, stays in only if the record names it still."""
+    there = [True]
+    record = Property(wishes.write_wish(wishes.add(None, ROUTE, ALICE, None, chap=False)), DATASET)
+    san.zfs.datasets[DATASET][EXPORT_RECORD] = record
+    root = root_of(san, locks, peer=there)
+    kept = san.lio
+    ensure = kept.ensure_export
+
+    def give_up(*args: object, **kwargs: object) -> bool:
+        if not recorded:
+            del san.zfs.datasets[DATASET][EXPORT_RECORD]
+        if late:
+            root._operation._deadline = 0
+        else:
+            there[0] = False
+        return ensure(*args, **kwargs)  # type: ignore[arg-type]  # as asked
+
+    kept.ensure_export = give_up  # type: ignore[method-assign]  # a kernel that takes its time
+    if recorded:
+        assert root.open_export(PARENT, ZVOL, ALICE, chap=None)
+    else:
+        with pytest.raises(DeadlineExceeded if late else ConnectionLost):
+            root.open_export(PARENT, ZVOL, ALICE, chap=None)
+    assert san.agrees()

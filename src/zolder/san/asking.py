@@ -1,7 +1,9 @@
 """The agent's end of the helper's socket: root's verbs, one request each (zolder.san.privileged).
 
 The connection is opened at the first request and kept. Every verb may be asked twice, so one whose
-connection was lost, because the helper was started anew, is asked once more. One thread.
+connection was lost, because the helper was started anew, is asked once more. A helper that does not answer
+is given up some time behind the deadline; what it still does, it holds to the record then (zolder.san.root).
+One thread.
 """
 
 # ruff: noqa: D102 - zolder.san.privileged has the words of each method
@@ -9,6 +11,7 @@ connection was lost, because the helper was started anew, is asked once more. On
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +41,8 @@ HELPER_SOCKET: Final = Path("/run/zolder-helper.socket")
 # The helper is on this machine and forks at once; what takes long is ZFS and LIO, behind the greeting.
 _CONNECT_SECONDS: Final = 30
 _CLOSING_SECONDS: Final = 30
+# Behind the deadline: what the helper began just before it may wait for tgtd and for sessions to end.
+_MARGIN_SECONDS: Final = 30
 _READ_BYTES: Final = 65536
 # A helper that is not there; BlockingIOError is one with a full queue of others that wait (unix(7): EAGAIN).
 _NOT_THERE: Final = (
@@ -91,6 +96,13 @@ class HelperLine:
         except ProtocolError:
             self.close()  # whatever else comes on this line is the answer to nothing
             raise
+        except TimeoutError as err:
+            self.close()
+            message = (
+                f"the root helper did not answer {method} in time: does a zpool or a disk hang?"
+                " See 'zpool status' and 'journalctl -k' on the SAN"
+            )
+            raise BackendError(message) from err
 
     def _connect(self, operation: OperationId) -> socket.socket:
         line = socket.socket(socket.AF_UNIX)
@@ -106,8 +118,6 @@ class HelperLine:
         except (Error, OSError, EOFError):
             line.close()
             raise
-        # From here on the time that ZFS takes is its own.
-        line.settimeout(None)
         self._socket = line
         return line
 
@@ -123,11 +133,14 @@ class HelperLine:
             raise TypeError
         self._number += 1
         deadline_ms = min(max(int(seconds * 1000), 1), MAX_DEADLINE_MS)
+        patience = deadline_ms / 1000 + _MARGIN_SECONDS
+        due = time.monotonic() + patience
+        line.settimeout(patience)
         # A helper that hung up may have said why before, and that can still be read.
         with suppress(BrokenPipeError):
             line.sendall(encode_request(Request(self._number, operation, method, deadline_ms, params)))
         while True:
-            for answer in self._reader.feed(self._receive(line)):
+            for answer in self._reader.feed(self._receive(line, due)):
                 reply = decode_reply(answer)
                 if isinstance(reply, Failure):
                     raise reply.error
@@ -139,7 +152,11 @@ class HelperLine:
                 return reply.value
 
     @staticmethod
-    def _receive(line: socket.socket) -> bytes:
+    def _receive(line: socket.socket, due: float) -> bytes:
+        seconds = due - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        line.settimeout(seconds)
         data = line.recv(_READ_BYTES)
         if not data:
             raise EOFError

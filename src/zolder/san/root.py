@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zolder.errors import Error, NotFound, NotPermitted
-from zolder.model import Chap, Export
+from zolder.errors import Error, NotFound, NotPermitted, TransportError
+from zolder.model import Chap, Export, Route
 from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.exports import ZvolExport, list_exports
@@ -83,6 +83,7 @@ class Root(Privileged):
                     read_only=is_view,
                     seconds=self._operation.remaining_seconds,
                 )
+                self._require_wanted(export, dataset, initiator, wish.route)
             note_supplied(dataset, initiator)
             return changed
 
@@ -144,6 +145,21 @@ class Root(Privileged):
             raise
         if chap is None:
             keep(None)
+
+    def _require_wanted(
+        self, export: ZvolExport, dataset: str, initiator: InitiatorName, route: Route
+    ) -> None:
+        """Shut an initiator out again where this took so long that its agent has given it up.
+
+        :raises DeadlineExceeded, ConnectionLost: it did, and took it from the record.
+        """
+        try:
+            self._operation.check()
+        except TransportError:
+            wish = find_record(libzfs.library().read(dataset) or {}, dataset)
+            if wish is None or wish.find(initiator) is None:
+                export.withdraw(initiator, route.exporter, route.prefix)
+                raise
 
     def _read(self, parent: DatasetName, zvol: ZvolName) -> tuple[Properties, str]:
         dataset = zvol_dataset(parent, zvol)
