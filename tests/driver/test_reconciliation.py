@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cinder import objects
+from cinder import exception, objects
 
 from tests.driver.conftest import PARENT, Taken, connector_of, lose_exports, new_volume, secrets_of
 from tests.driver.manager import attach
@@ -230,6 +230,31 @@ def test_who_was_detached_stays_out_while_the_row_is_there(make_driver: MakeDriv
     driver.update_provider_info([volume], [])
     assert noting.list_exports(PARENT) == ()
     assert noting.batches == []
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_who_could_not_be_detached_is_attached_still(make_driver: MakeDriver, *, forced: bool) -> None:
+    """A detachment that the SAN refused was none: what it lost is opened again, and its secret sent."""
+    taken = Taken((PARENT,))
+    driver = make_driver("use_chap_auth = true", storage=taken)
+    [volume] = volumes_on(driver, 1, ONE)
+    before = taken.list_attachments(PARENT)
+    connector = None if forced else volume.volume_attachment[0].connector
+    taken.imported = False
+    with pytest.raises(exception.VolumeBackendAPIException, match="not imported"):
+        driver.terminate_connection(volume, connector, force=forced)
+    taken.imported = True
+    lose_exports(taken)
+    driver.update_provider_info([volume], [])
+    assert taken.list_attachments(PARENT) == before
+    assert driver._reconciliation.send_secrets(lambda: [volume]) == Sent(1, complete=True)
+    driver.terminate_connection(volume, connector, force=forced)
+    taken.imported = False
+    with pytest.raises(exception.VolumeBackendAPIException):
+        driver.terminate_connection(volume, connector, force=forced)
+    taken.imported = True
+    driver.update_provider_info([volume], [])
+    assert taken.list_attachments(PARENT) == (), "the first of the two has ended it"
 
 
 def test_what_cannot_be_closed_again_is_said(

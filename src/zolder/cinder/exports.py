@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from cinder import exception
@@ -93,9 +93,8 @@ class Exports:
         else:
             initiator, attachment = self._ends(volume, connector)
             ended = [attachment] if attachment else []
-        with self._lock:
-            self._ended += ended
-        left = self._san.storage.withdraw_zvol(parent, zvol, initiator, attachment=attachment)
+        with self._ending(ended):
+            left = self._san.storage.withdraw_zvol(parent, zvol, initiator, attachment=attachment)
         if attachment is None and not left.changed and initiator in left.value:
             # os-force_detach with a connector: which of the machine's attachments is meant nobody says.
             LOG.warning(
@@ -106,9 +105,26 @@ class Exports:
         return bool(left.value)
 
     def ended(self) -> frozenset[AttachmentId]:
-        """Return the attachments that were ended lately; none of them ever comes back."""
+        """Return the attachments that were ended lately, which never come back, or that are being ended."""
         with self._lock:
             return frozenset(self._ended)
+
+    @contextmanager
+    def _ending(self, attachments: Sequence[AttachmentId]) -> Iterator[None]:
+        """Note that attachments end in the block, and take that back where it fails: Cinder has them still.
+
+        It is noted before the SAN is asked: whoever opens one once more just behind it has to see that.
+        """
+        with self._lock:
+            self._ended += attachments
+        try:
+            yield
+        except Error:
+            with self._lock:
+                for attachment in attachments:
+                    with suppress(ValueError):  # so many came behind it that it is forgotten
+                        self._ended.remove(attachment)
+            raise
 
     def open_snapshot(self, snapshot: Snapshot, connector: Connector) -> dict[str, Any]:
         """Let one initiator read a snapshot, and return how it does so.
