@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from zolder import __version__
-from zolder.errors import BackendError, Busy, NotPermitted, RemoteProtocolError
+from zolder.errors import BackendError, Busy, DeadlineExceeded, NotPermitted, RemoteProtocolError
 from zolder.model import Chap, Export
 from zolder.names import LIO, DatasetName, Identity, InitiatorName, OperationId, Portal, ZvolName
 from zolder.san.asking import Asking, HelperLine
@@ -254,6 +254,16 @@ def test_a_helper_that_goes_away_twice(tmp_path: Path, first: Behaviour, second:
         with pytest.raises(BackendError, match=r"went away at read_holders: .*journalctl"):
             ask(line)
         assert ask(line) == "there"
+
+
+def test_a_helper_that_goes_away_and_then_has_no_time(tmp_path: Path) -> None:
+    """What the first may have begun, the second does not make unbegun by coming too late."""
+    late = reacting(lambda request: [Failure(request.id, DeadlineExceeded("the deadline passed"))])
+    with (
+        serving(tmp_path, reacting(going_away), late) as (_, line),
+        pytest.raises(BackendError, match="went away at read_holders"),
+    ):
+        ask(line)
 
 
 def test_half_an_answer(tmp_path: Path) -> None:

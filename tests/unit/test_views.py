@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -249,12 +250,14 @@ def test_many_at_once_withdraw_nothing(san: KeptSan) -> None:
     assert san.reached_by() == {DATASET: (ALICE, BOB)}
 
 
-def test_many_at_once_end_with_the_deadline(san: KeptSan) -> None:
+def test_many_at_once_end_with_the_deadline(san: KeptSan, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time is up the rest is not begun, and what was done stays."""
+    now = time.monotonic()
 
     class Slow(Root):
         def open_export(self, *args: object, **kwargs: object) -> bool:
             if san.steps.taken.count("let in") == 1:
+                monkeypatch.setattr("zolder.san.operation.time.monotonic", lambda: now + 60)
                 message = "the deadline passed before the SAN could begin"
                 raise DeadlineExceeded(message)
             return super().open_export(*args, **kwargs)  # type: ignore[arg-type]  # whatever it was asked

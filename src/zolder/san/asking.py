@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
 from zolder import __version__, shapes
-from zolder.errors import BackendError, Error, InvalidRequest, ProtocolError, RemoteProtocolError
+from zolder.errors import (
+    BackendError,
+    DeadlineExceeded,
+    Error,
+    InvalidRequest,
+    ProtocolError,
+    RemoteProtocolError,
+)
 from zolder.model import Chap, Export
 from zolder.names import DatasetName, ExporterName, Identity, InitiatorName, OperationId, ZvolName
 from zolder.san.operation import Operation
@@ -76,7 +83,8 @@ class HelperLine:
             self.close()
         try:
             return self._exchange(operation, seconds, method, params)
-        except (ConnectionError, EOFError) as err:
+        except (ConnectionError, EOFError, DeadlineExceeded) as err:
+            # It has not begun the second time, in time; the first time it may have.
             self.close()
             message = f"the root helper went away at {method}: see 'journalctl -u zolder-helper' on the SAN"
             raise BackendError(message) from err

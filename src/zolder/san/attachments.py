@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 
 from zolder import wish as wishes
-from zolder.errors import BackendError, Busy, Error, NotFound
+from zolder.errors import BackendError, Busy, DeadlineExceeded, Error, NotFound
 from zolder.model import Access, Change, Export, Route
 from zolder.names import ExporterName, InitiatorName, ZvolName, export_target, unit_number, zvol_dataset
 from zolder.san.libzfs import EXPORT_RECORD, Properties
@@ -59,9 +59,10 @@ class Attachments:
             changed = self._zpool.privileged.open_export(
                 self._zpool.parent, self._zvol, access.initiator, chap=access.chap
             )
-        except Error:
+        except Error as err:
             if wish != before:
-                self._restore(before, access, route)
+                # Where the time was up root has let nobody in, and closing would wait for the same lock.
+                self._restore(before, access, route, close=not isinstance(err, DeadlineExceeded))
             raise
         return Change(changed or wish != before, _export(self._zvol, wish, access.initiator, route))
 
@@ -154,10 +155,10 @@ class Attachments:
         portals = tuple(portal for portal in before.route.portals if portal in self._policy.portals)
         return Wish(Route(before.route.exporter, before.route.prefix, portals), before.grants)
 
-    def _restore(self, before: Wish | None, access: Access, route: Route) -> None:
+    def _restore(self, before: Wish | None, access: Access, route: Route, *, close: bool) -> None:
         try:
             write_record(self._zpool, self._dataset, before)
-            if before is None or before.find(access.initiator) is None:
+            if close and (before is None or before.find(access.initiator) is None):
                 self._zpool.privileged.close_export(
                     self._zpool.parent, self._zvol, access.initiator, exporter=route.exporter
                 )

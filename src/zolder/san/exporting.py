@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from zolder.api import Storage
-from zolder.errors import ConnectionLost, DeadlineExceeded, Error, PoolSuspended, PoolUnavailable
+from zolder.errors import Busy, ConnectionLost, DeadlineExceeded, Error, PoolSuspended, PoolUnavailable
 from zolder.model import Access, Change, Chap, Export, Refusal, Route
 from zolder.names import (
     AttachmentId,
@@ -32,6 +33,10 @@ from zolder.san.privileged import Privileged
 from zolder.san.records import accesses_in
 from zolder.san.views import ensure_view, remove_view, views_in
 from zolder.san.zpool import Zpool
+
+# Of many attachments each may wait for its zvol for such a part of what is left: most others need not wait.
+_SHARES: Final = 20
+_LEAST_SECONDS: Final = 1.0
 
 
 class ZfsExports(Storage):
@@ -71,17 +76,24 @@ class ZfsExports(Storage):
         """See ``Storage``; each zvol is locked by itself, so others may go on meanwhile."""
         changed, refused = False, []
         for access in wanted:
+            share = max(self._operation.remaining_seconds / _SHARES, _LEAST_SECONDS)
             try:
-                changed |= self.export_zvol(
-                    parent,
-                    access.zvol,
-                    access.initiator,
-                    route=route,
-                    attachment=access.attachment,
-                    chap=access.chap,
-                ).changed
-            except (ConnectionLost, DeadlineExceeded):
+                with self._operation.limited(share):
+                    changed |= self.export_zvol(
+                        parent,
+                        access.zvol,
+                        access.initiator,
+                        route=route,
+                        attachment=access.attachment,
+                        chap=access.chap,
+                    ).changed
+            except ConnectionLost:
                 raise
+            except DeadlineExceeded:
+                # The whole one, or this share: then somebody else has the zvol.
+                self._operation.check()
+                message = f"another operation on {access.zvol} did not end in time"
+                refused.append(Refusal(access.zvol, access.initiator, Busy.code, message))
             except Error as err:
                 refused.append(Refusal(access.zvol, access.initiator, err.code, err.message))
         return Change(changed, tuple(refused))

@@ -7,7 +7,8 @@ volume that has moved on (docs/design.md, 5). One thread; lives for one request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from zolder.errors import ConnectionLost, DeadlineExceeded
@@ -45,6 +46,16 @@ class Operation:
     def remaining_seconds(self) -> float:
         """The time until the deadline; negative behind it."""
         return self._deadline - time.monotonic()
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Have the deadline come that soon for a block, as for one part of many; later never."""
+        whole = self._deadline
+        self._deadline = min(whole, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._deadline = whole
 
     def check(self) -> None:
         """Make sure that acting now still makes sense.
