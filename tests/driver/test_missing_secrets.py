@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
+from tests.driver.conftest import PARENT
 from tests.support.waiting import wait_until
 from zolder.cinder.missing_secrets import MissingSecrets
 from zolder.cinder.reconciliation import Sent
@@ -18,12 +19,13 @@ eventlet.monkey_patch()
 import threading
 from zolder.cinder.missing_secrets import MissingSecrets
 from zolder.cinder.reconciliation import Sent
+from zolder.names import DatasetName
 going_on, ended = threading.Event(), threading.Event()
 def send():
     assert going_on.wait(10)
     ended.set()
     return Sent(1, complete=True)
-MissingSecrets("zolder", send).notice(1, 0.0)
+MissingSecrets("zolder", DatasetName("data/volumes"), send).notice(1, 0.0)
 assert not ended.is_set()
 going_on.set()
 assert ended.wait(10)
@@ -42,7 +44,7 @@ class Rounds:
     def __post_init__(self) -> None:
         """Let rounds end at once."""
         self.going_on.set()
-        self.secrets = MissingSecrets("zolder", self._send, clock=lambda: self.seconds)
+        self.secrets = MissingSecrets("zolder", PARENT, self._send, clock=lambda: self.seconds)
 
     def report(self, missing: int, *, asked: float | None = None) -> int:
         """Tell what is missing, a minute later, and return how many rounds there have been."""

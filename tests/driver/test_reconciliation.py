@@ -298,11 +298,32 @@ def test_secrets_are_sent_and_what_nobody_has_is_said(
     assert None not in secrets_of(taken, known).values()
     assert None in secrets_of(taken, unknown).values()
     *sent, hopeless = warnings(caplog)
-    assert sent == [
-        f"Back end zolder lacked the CHAP secrets of {missing} exports: sent those of 1 attachments"
-        for missing in (2, 1)
-    ]
-    assert hopeless.startswith("1 exports of back end zolder wait for CHAP secrets that no attachment in")
+    said = f"exports below {PARENT} lacked their CHAP secrets: back end zolder sent those of 1 attachments"
+    assert sent == [f"{missing} {said}" for missing in (2, 1)]
+    assert hopeless.startswith(
+        f"1 exports below {PARENT} wait for CHAP secrets that no attachment of back end zolder has"
+    )
+
+
+def test_a_back_end_speaks_of_its_own_secrets(
+    make_driver: MakeDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of NVMe has none, and one that had none to send did not send any: they are another's, perhaps."""
+    taken = Taken((PARENT,))
+    theirs = make_driver("use_chap_auth = true\nvolume_backend_name = theirs", storage=taken)
+    [volume] = volumes_on(theirs, 1, ONE)
+    nvme = make_driver("target_protocol = nvmet_tcp\nvolume_backend_name = nvme", storage=taken)
+    plain = make_driver("volume_backend_name = plain", storage=taken)
+    nvme._volumes = plain._volumes = list  # type: ignore[method-assign]  # in place of a database
+    theirs._volumes = lambda: [volume]  # type: ignore[method-assign]  # ditto
+    taken.take_over()
+    for driver in (nvme, plain) * 3:
+        driver.get_volume_stats(refresh=True)
+        wait_until(lambda one=driver: not one._missing_secrets._sending, 10, "the round ended")  # type: ignore[misc]  # bound now
+    [hopeless] = warnings(caplog)
+    assert "that no attachment of back end plain has" in hopeless
+    theirs.get_volume_stats(refresh=True)
+    wait_until(lambda: None not in secrets_of(taken, volume).values(), 10, "the secrets were sent")
 
 
 def test_the_figures_do_not_wait_for_the_secrets(make_driver: MakeDriver) -> None:

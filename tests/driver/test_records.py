@@ -321,9 +321,10 @@ def test_another_head_gets_the_secrets_at_once(
     assert database.statements == [], "nothing is asked while nothing is missing"
     taken.take_over()
     assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
-    wait_until(lambda: "lacked the CHAP secrets" in caplog.text, 10, "the secrets were sent")
+    wait_until(lambda: "lacked their CHAP secrets" in caplog.text, 10, "the secrets were sent")
     assert [dict(secrets_of(taken, volume)) for volume in volumes[:2]] == before
-    assert caplog.text.count("lacked the CHAP secrets of 2 exports: sent those of 4 attachments") == 1
+    said = f"2 exports below {PARENT} lacked their CHAP secrets: back end zolder sent those of 4 attachments"
+    assert caplog.text.count(said) == 1
     assert taken.get_figures(PARENT).secrets_missing == 0
     for row in rows:
         cinder.detach(row)
@@ -339,7 +340,9 @@ def test_secrets_that_cannot_be_sent_do_not_fail_the_stats(
     cinder.attach(cinder.new_volume(), ONE)
     taken.take_over()
     database.drop()
-    assert cinder.manager.driver.get_volume_stats(refresh=True)["backend_state"] == "up"
+    driver = cinder.manager.driver
+    assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
     wait_until(lambda: "could not be looked at" in caplog.text, 10, "the log says why none were sent")
-    wait_until(lambda: "sent those of 0 attachments" in caplog.text, 10, "the round has ended")
+    wait_until(lambda: not driver._missing_secrets._sending, 10, "the round has ended")
+    assert "lacked their CHAP secrets" not in caplog.text
     assert taken.get_figures(PARENT).secrets_missing == 1

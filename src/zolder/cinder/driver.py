@@ -18,6 +18,7 @@ from cinder import exception, interface, objects
 from cinder.volume import driver
 
 from zolder import __version__
+from zolder.cinder.chap import takes_chap
 from zolder.cinder.exports import Exports
 from zolder.cinder.missing_secrets import MissingSecrets
 from zolder.cinder.objects import Connector, Snapshot, Volume
@@ -92,7 +93,9 @@ class ZolderDriver(driver.VolumeDriver):
         self._leave = self._san.close
         self._exports = Exports(self._settings, self._san)
         self._reconciliation = Reconciliation(self._settings, self._san, self._exports)
-        self._missing_secrets = MissingSecrets(self._settings.backend_name, self._send_secrets)
+        self._missing_secrets = MissingSecrets(
+            self._settings.backend_name, self._settings.parent, self._send_secrets
+        )
 
     def check_for_setup_error(self) -> None:
         """Make sure that the parent is there and is ours; the SAN records it at the first time.
@@ -122,7 +125,8 @@ class ZolderDriver(driver.VolumeDriver):
             self._stats = stats_down(self._settings)
         else:
             self._stats = stats_up(self._settings, figures)
-            self._missing_secrets.notice(figures.secrets_missing, asked)
+            if takes_chap(self._settings.route):  # else they are another back end's over the same parent
+                self._missing_secrets.notice(figures.secrets_missing, asked)
         # A line a change, not a minute: the log must stay readable while a SAN is down for a night. Outside
         # the handler, where oslo.log would print the error behind the line once more.
         if trouble is not None and trouble != self._trouble:

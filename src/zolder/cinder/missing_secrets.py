@@ -1,11 +1,12 @@
 """Sends CHAP secrets that a SAN lacks, beside the report that told of it.
 
 Another SAN has taken the zpool over, and secrets never lie in it (docs/design.md, 7): those exports stay shut
-until theirs come. What Cinder has no row for (a backup's view, what Cinder attaches for itself) nobody can
-send, so what is still missing behind a round that left nothing out is left for a while. A round can take
-minutes, and the report must not wait for it: it has a thread of its own, one at a time, which eventlet makes
-a green one where Cinder runs under it. It never raises and is never waited for; a daemon, so that a
-cinder-volume that stops does not wait either.
+until theirs come. The SAN counts them by parent, which back ends may share: what one has none for may be
+another's. What Cinder has no row for (a backup's view, what Cinder attaches for itself) nobody can send, so
+what is still missing behind a round that left nothing out is left for a while. A round can take minutes, and
+the report must not wait for it: it has a thread of its own, one at a time, which eventlet makes a green one
+where Cinder runs under it. It never raises and is never waited for; a daemon, so that a cinder-volume that
+stops does not wait either.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zolder.cinder.reconciliation import Sent
+from zolder.names import DatasetName
 
 LOG = logging.getLogger(__name__)
 
@@ -35,13 +37,19 @@ class _Round:
 
 
 class MissingSecrets:
-    """The secrets that one back end's SAN lacks."""
+    """The secrets that the SAN lacks of one parent, on which other back ends may have their volumes, too."""
 
     def __init__(
-        self, backend_name: str, send: Callable[[], Sent], *, clock: Callable[[], float] = time.monotonic
+        self,
+        backend_name: str,
+        parent: DatasetName,
+        send: Callable[[], Sent],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Have ``send`` send all that Cinder has; it does not raise."""
+        """Have ``send`` send all that Cinder has of this back end; it does not raise."""
         self._backend_name = backend_name
+        self._parent = parent
         self._send = send
         self.clock = clock
         self._lock = threading.Lock()
@@ -55,7 +63,7 @@ class MissingSecrets:
     def notice(self, missing: int, asked: float) -> None:
         """Begin to send where that can be of use, and return at once.
 
-        :param missing: how many exports the SAN says are shut for want of a secret.
+        :param missing: how many exports below the parent the SAN says are shut for want of a secret.
         :param asked: when the SAN was asked for that, by ``clock``. Before a round's end is too early.
         """
         with self._lock:
@@ -77,12 +85,13 @@ class MissingSecrets:
         sent = Sent(0, complete=False)
         try:
             sent = self._send()
-            if missing != self._told:  # a line a change, not a round
+            if sent.count and missing != self._told:  # a line a change, not a round
                 self._told = missing
                 LOG.warning(
-                    "Back end %s lacked the CHAP secrets of %d exports: sent those of %d attachments",
-                    self._backend_name,
+                    "%d exports below %s lacked their CHAP secrets: back end %s sent those of %d attachments",
                     missing,
+                    self._parent,
+                    self._backend_name,
                     sent.count,
                 )
         finally:
@@ -95,8 +104,9 @@ class MissingSecrets:
             return
         self._hopeless = missing
         LOG.warning(
-            "%d exports of back end %s wait for CHAP secrets that no attachment in Cinder has, and stay shut:"
+            "%d exports below %s wait for CHAP secrets that no attachment of back end %s has, and stay shut:"
             " 'zolder orphans' shows which",
             missing,
+            self._parent,
             self._backend_name,
         )
