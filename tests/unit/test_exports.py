@@ -21,10 +21,24 @@ from tests.unit.kept_san import (
     KeptSan,
     Standing,
 )
+from tests.unit.nvmet_export import make_root
+from tests.unit.nvmet_tree import NvmetTree
 from zolder.errors import AlreadyExists, BackendError, Busy
 from zolder.model import Export, Route
-from zolder.names import LIO, NVMET, TGT, DatasetName, ExporterName, InitiatorName, TargetPrefix, ZvolName
+from zolder.names import (
+    LIO,
+    NVMET,
+    TGT,
+    DatasetName,
+    ExporterName,
+    InitiatorName,
+    TargetPrefix,
+    ZvolName,
+    subsystem_name,
+)
+from zolder.san import exports
 from zolder.san.exports import EXPORTERS, ZvolExport, list_exports
+from zolder.san.nvmet import Nvmet
 from zolder.san.policy import Policy
 
 TARGET = f"{PREFIX}{ZVOL}"
@@ -173,3 +187,17 @@ def test_a_list_keeps_to_the_policys_prefixes(san: KeptSan) -> None:
     assert list_exports(stranger, PARENT) == ()
     assert list_exports(POLICY, DatasetName("data/other")) == ()
     assert san.lio.standing.keys() == {TARGET}
+
+
+def test_a_first_attachment_looks_at_no_other_export(
+    san: KeptSan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nvmet the names are listed, once a prefix and once for all, and no subsystem is looked into."""
+    tree = NvmetTree(make_root(tmp_path / "nvmet"))
+    for number in range(30):
+        tree.make_folder(f"subsystems/{subsystem_name(PREFIX, ZvolName(f'other-{number}'), NQN)}")
+    tree.looks.clear()
+    monkeypatch.setitem(exports.EXPORTERS, NVMET, lambda: Nvmet(tree=tree))
+    assert not export().withdraw_others(ROUTE, ALICE)
+    assert tree.looks == ["ls subsystems"] * (len(POLICY.target_prefixes) + 1)
+    assert san.steps.taken == []
