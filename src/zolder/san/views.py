@@ -67,8 +67,8 @@ def ensure_view(zpool: Zpool, view_id: VolumeId, origin: str) -> Iterator[None]:
 def views_of(zpool: Zpool, snapshot: str) -> list[VolumeId]:
     """Return the ids of the views that show a snapshot; its cost grows with its zvol's snapshots and clones.
 
-    The command cuts the clones of one snapshot off behind 4 KiB (ZFS_MAXPROPLEN in sys/fs/zfs.h): of some 70 a
-    view may be missed, and stays until `zolder orphans` finds it.
+    The command cuts the clones of one snapshot off behind 4 KiB (ZFS_MAXPROPLEN in sys/fs/zfs.h): of some 70
+    a view may be missed, and stays until `zolder orphans` finds it.
 
     :param snapshot: its whole name.
     """
