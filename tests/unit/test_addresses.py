@@ -82,13 +82,13 @@ def test_lists_that_are_not_there(net: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("here", "says", "number"),
     [
-        (True, "another program, such as tgtd, holds the port", errno.EADDRINUSE),
+        (True, "another program, such as LIO, holds the port", errno.EADDRINUSE),
         (False, "this machine does not have that address", errno.EADDRNOTAVAIL),
     ],
 )
 def test_what_is_said(monkeypatch: pytest.MonkeyPatch, *, here: bool, says: str, number: int) -> None:
     """A refusal names the portal, for people and for a restore, and which of the two it is."""
     monkeypatch.setattr(addresses, "has_address", lambda _: here)
-    err = refused("LIO", Portal("192.0.2.1:3260"), "tgtd")
-    assert err.message.startswith(f"LIO cannot listen at 192.0.2.1:3260: {says}")
+    err = refused("tgtd", Portal("192.0.2.1:3260"), "LIO")
+    assert err.message.startswith(f"tgtd cannot listen at 192.0.2.1:3260: {says}")
     assert err.details == {"portal": "192.0.2.1:3260", "errno": number}

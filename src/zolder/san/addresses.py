@@ -1,9 +1,9 @@
 """Why an exporter cannot listen at a portal: this machine lacks the address, or somebody else has the port.
 
-LIO and tgtd say the same of both, so the kernel's own lists in /proc/net are read: the helper's unit keeps it
-from sockets that could ask (zolder.san.setup.units). Looked at only behind a refusal: whether a portal can be
-had is for the exporter's kernel or daemon to say. An error that names its ``portal`` in its details is what a
-restore can do without (zolder.san.rebuild).
+tgtd says the same of both, so the kernel's own lists in /proc/net are read: the helper's unit keeps it from
+sockets that could ask (zolder.san.setup.units). Looked at only behind a refusal: whether a portal can be had
+is for the exporter to say, and LIO listens at an address before it is there (seen on 6.12). An error that
+names its ``portal`` in its details is what a restore can do without (zolder.san.rebuild).
 Sources: fib_trie_seq_show() in net/ipv4/fib_trie.c and if6_seq_show() in net/ipv6/addrconf.c of Linux.
 """
 
@@ -38,17 +38,25 @@ def has_address(portal: Portal, *, net: Path = _NET) -> bool:
         return True
 
 
-def refused(exporter: str, portal: Portal, other: str) -> BackendError:
-    """Return the error of an exporter that was refused a portal.
+def taken(exporter: str, portal: Portal, other: str) -> BackendError:
+    """Return the error of an exporter at whose portal somebody else listens.
 
     :param other: a program that may have the port.
     """
+    message = (
+        f"{exporter} cannot listen at {portal}: another program, such as {other}, holds the port;"
+        " `ss -ltnp` shows a program's name and nothing for the kernel"
+    )
+    return BackendError(message, portal=portal, errno=errno.EADDRINUSE)
+
+
+def refused(exporter: str, portal: Portal, other: str) -> BackendError:
+    """Return the error of an exporter that was refused a portal, for whichever reason.
+
+    :param other: as for `taken`.
+    """
     if has_address(portal):
-        message = (
-            f"{exporter} cannot listen at {portal}: another program, such as {other}, holds the port;"
-            " `ss -ltnp` shows a program's name and nothing for the kernel"
-        )
-        return BackendError(message, portal=portal, errno=errno.EADDRINUSE)
+        return taken(exporter, portal, other)
     message = f"{exporter} cannot listen at {portal}: this machine does not have that address"
     return BackendError(message, portal=portal, errno=errno.EADDRNOTAVAIL)
 

@@ -19,7 +19,7 @@ from zolder.errors import AlreadyExists, BackendError, InvalidRequest
 from zolder.model import Chap
 from zolder.names import LIO, InitiatorName, Portal, TargetPrefix, VolumeId, target_name, unit_serial
 from zolder.san.acl import check_chap, ensure_acl, list_initiators, remove_acl
-from zolder.san.addresses import refused
+from zolder.san.addresses import taken
 from zolder.san.configfs import Build, ConfigFs
 from zolder.san.exporter import Exported, Exporter, Subject
 from zolder.san.iblock import backstore_path, ensure_backstore, remove_backstore
@@ -213,8 +213,8 @@ def _listen(build: Build, tpg: str, portal: Portal) -> None:
     """Have a portal, which the kernel refuses while the last target that listened there is still closing.
 
     It then says EINVAL for its own EADDRINUSE (seen on 6.12 with six exports coming and going at once; the
-    log has "kernel_bind() failed: -98"). A program that keeps the port, such as tgtd, and an address that is
-    not here look the same; the latter is not waited for.
+    log has "kernel_bind() failed: -98"). A program that keeps the port, such as tgtd, looks the same. An
+    address need not be here yet: iscsit_setup_np() binds freely (ip_sock_set_freebind; seen).
 
     :raises BackendError: it cannot be had.
     """
@@ -225,8 +225,8 @@ def _listen(build: Build, tpg: str, portal: Portal) -> None:
         except BackendError as err:
             if err.details["errno"] != errno.EINVAL:
                 raise
-            refusal = refused("LIO", portal, "tgtd")
-            if pause > _LONGEST_PAUSE_SECONDS or refusal.details["errno"] == errno.EADDRNOTAVAIL:
+            if pause > _LONGEST_PAUSE_SECONDS:
+                refusal = taken("LIO", portal, "tgtd")
                 raise refusal from err
             time.sleep(pause)
             pause *= 2
