@@ -21,6 +21,8 @@ from zolder.names import (
 
 PARENT: Final = DatasetName("data/volumes")
 OTHER_PARENT: Final = DatasetName("data/other")
+# Of the same identity, in another zpool; in the lab alone.
+FAST: Final = DatasetName("fast/volumes")
 PREFIX: Final = TargetPrefix("iqn.2010-10.org.openstack:")
 PORTALS: Final = (Portal("192.168.77.1:3260"),)
 INITIATOR: Final = InitiatorName("iqn.2004-10.org.zolder:compute")

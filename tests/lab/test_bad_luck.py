@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, PARENT, ROUTE
-from tests.support.san import connected
+from tests.contract.ground import FAST, INITIATOR, MIB, PARENT, ROUTE
+from tests.support.san import connected, suspend_second_zpool
 from zolder.client.remote import RemoteStorage
 from zolder.errors import Busy, PoolSuspended, PoolUnavailable, TransportError
 from zolder.model import Zvol
@@ -28,7 +28,6 @@ from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
 if TYPE_CHECKING:
     from lab import Lab
 
-FAST = DatasetName("fast/volumes")
 SIZE = 32 * MIB
 SNAPSHOT = SnapshotName("snapshot-1")
 _numbers = itertools.count(1)
@@ -89,13 +88,7 @@ def test_another_zpool_of_that_name(lab: Lab, san: RemoteStorage) -> None:
 def test_suspended_zpool(lab: Lab, san: RemoteStorage) -> None:
     """A suspended zpool is told at once and hangs nobody; the other zpool goes on."""
     made = make(san, FAST)
-    lab.san.succeed("zpool set failmode=wait fast")
-    disks = lab.san.succeed("zpool list -vHPL fast | grep -o '/dev/vd[a-z]*' | sort -u").split()
-    for disk in disks:
-        device = lab.san.succeed(f"basename $(readlink -f /sys/block/{disk.removeprefix('/dev/')}/device)")
-        lab.san.succeed(f"echo {device.strip()} > /sys/bus/virtio/drivers/virtio_blk/unbind")
-    lab.san.succeed("setsid zfs set zolder:x=1 fast > /dev/null 2>&1 < /dev/null &")
-    lab.san.wait_until("grep -q SUSPENDED /proc/spl/kstat/zfs/fast/state", 60, "the suspended zpool")
+    suspend_second_zpool(lab)
     started = time.monotonic()
     for attempt in (
         lambda: san.delete_zvol(FAST, made.name),

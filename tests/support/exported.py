@@ -22,6 +22,7 @@ from zolder.names import (
     NVMET,
     TGT,
     AttachmentId,
+    DatasetName,
     ExporterName,
     InitiatorName,
     Portal,
@@ -85,12 +86,13 @@ class Volume:
     exporter: ExporterName
     name: ZvolName
     volume_id: VolumeId
+    parent: DatasetName = PARENT
     users: list[tuple[Reach, Export]] = field(default_factory=list)
 
     @property
     def dataset(self) -> str:
         """The zvol's whole name."""
-        return f"{PARENT}/{self.name}"
+        return f"{self.parent}/{self.name}"
 
     def open(
         self,
@@ -105,7 +107,7 @@ class Volume:
         :param chap: what it must show; its usual secret if none is named, and none on nvmet.
         """
         export = self.storage.export_zvol(
-            PARENT,
+            self.parent,
             self.name,
             initiator.name,
             route=route_of(self.exporter, *addresses),
@@ -127,11 +129,11 @@ class Volume:
     ) -> tuple[InitiatorName, ...]:
         """End one attachment, or all where the initiator is None; return who may still reach it."""
         name = initiator.name if initiator else None
-        return self.storage.withdraw_zvol(PARENT, self.name, name, attachment=attachment).value
+        return self.storage.withdraw_zvol(self.parent, self.name, name, attachment=attachment).value
 
     def standing(self) -> list[InitiatorName]:
         """Return who can reach it as the kernel or the daemon has it now."""
-        exports = [export for export in self.storage.list_exports(PARENT) if export.zvol == self.name]
+        exports = [export for export in self.storage.list_exports(self.parent) if export.zvol == self.name]
         return sorted(initiator for export in exports for initiator in export.initiators)
 
     def remove(self) -> None:
@@ -139,14 +141,16 @@ class Volume:
         for initiator, export in self.users:
             initiator.log_out(export)
         self.close(None)
-        self.storage.delete_zvol(PARENT, self.name)
+        self.storage.delete_zvol(self.parent, self.name)
 
 
-def make_volume(storage: Storage, exporter: ExporterName, *, size_bytes: int = SIZE) -> Volume:
+def make_volume(
+    storage: Storage, exporter: ExporterName, *, size_bytes: int = SIZE, parent: DatasetName = PARENT
+) -> Volume:
     """Create a sparse zvol under a fresh name."""
     name, volume_id = ZvolName(f"volume-{exporter}-{next(_numbers)}"), VolumeId(str(uuid.uuid4()))
-    storage.create_zvol(PARENT, name, volume_id=volume_id, volsize_bytes=size_bytes, sparse=True)
-    return Volume(storage, exporter, name, volume_id)
+    storage.create_zvol(parent, name, volume_id=volume_id, volsize_bytes=size_bytes, sparse=True)
+    return Volume(storage, exporter, name, volume_id, parent)
 
 
 def used_bytes(lab: Lab, dataset: str) -> int:

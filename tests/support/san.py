@@ -37,3 +37,13 @@ def connected(lab: Lab, *, channels: int = 4, deadline_seconds: float = 60) -> I
         yield storage
     finally:
         pool.close()
+
+
+def suspend_second_zpool(lab: Lab) -> None:
+    """Pull the disks of the zpool `fast`, which then waits for them; only a reset of the lab mends it."""
+    lab.san.succeed("zpool set failmode=wait fast")
+    for disk in lab.san.succeed("zpool list -vHPL fast | grep -o '/dev/vd[a-z]*' | sort -u").split():
+        device = lab.san.succeed(f"basename $(readlink -f /sys/block/{disk.removeprefix('/dev/')}/device)")
+        lab.san.succeed(f"echo {device.strip()} > /sys/bus/virtio/drivers/virtio_blk/unbind")
+    lab.san.succeed("setsid zfs set zolder:x=1 fast > /dev/null 2>&1 < /dev/null &")
+    lab.san.wait_until("grep -q SUSPENDED /proc/spl/kstat/zfs/fast/state", 60, "the suspended zpool")
