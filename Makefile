@@ -1,6 +1,6 @@
 # Everything a person or a CI calls. The environment comes first and costs nothing when nothing changed.
 # KEEP=1 leaves the lab's machines up after `make demo` and `make test`. JOBS is how many tests run side by side,
-# each of those that need machines on a lab of its own (2 GiB of memory each).
+# each of those that need machines on a lab of its own (3 GiB of memory each).
 
 BIN := .venv/bin
 CODE := src lab bench tests tools

@@ -59,7 +59,7 @@ CLOCK_WORDS = ("clocksource=acpi_pm", "tsc=unstable", "nowatchdog", "no_timer_ch
 THRIFT_WORDS = ("mitigations=off", "no5lvl", "init_on_alloc=0", "audit=0")
 
 SAN = Spec(
-    "san", 1, processors=2, memory_mib=1024,
+    "san", 1, processors=2, memory_mib=2048,
     masked=(
         "multipathd.service", "multipathd.socket", "iscsid.socket", "iscsid.service", "open-iscsi.service",
     ),
