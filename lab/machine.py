@@ -24,6 +24,8 @@ from lab.waiting import wait_until
 
 T = TypeVar("T")
 
+# An emulated kernel may end before its first word (seen once in some 30 boots): no disk was touched by then.
+BOOT_ATTEMPTS = 3
 BOOT_SECONDS = 900.0
 # How long the tries to connect to a booting guest wait, before they have patience.
 FIRST_TRIES = (1,) * 20 + (2,) * 10 + (5,) * 10
@@ -170,8 +172,15 @@ class Machine:
         if self.is_running():
             raise LabError(f"{self.name} runs already; power_off_hard() comes before boot()")
         self.remote.close()
-        self.start()
-        self.wait_until_ready(BOOT_SECONDS, booting=True)
+        for attempt in range(1, BOOT_ATTEMPTS + 1):
+            self.start()
+            try:
+                self.wait_until_ready(BOOT_SECONDS, booting=True)
+            except LabError:
+                if attempt == BOOT_ATTEMPTS or self.is_running() or self.console_tail():
+                    raise
+            else:
+                return
 
     def wait_until_ready(self, timeout_seconds: float, *, booting: bool = False) -> None:
         """Wait for its sshd, and set its clock.
