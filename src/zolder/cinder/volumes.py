@@ -1,0 +1,99 @@
+"""The verbs that make, copy, grow and delete volumes and snapshots: each is one request."""
+
+from __future__ import annotations
+
+from cinder import exception
+
+from zolder.cinder.base import DriverBase
+from zolder.cinder.objects import Snapshot, Volume
+from zolder.cinder.translate import size_bytes, snapshot_of, translated, volume_id_of, zvol_of
+from zolder.errors import Busy, NotFound
+from zolder.names import ZvolName
+
+
+class VolumeVerbs(DriverBase):
+    """Volumes and snapshots."""
+
+    def create_volume(self, volume: Volume) -> dict[str, str]:
+        """Create a zvol, and say what its secret and its place are, as each verb that makes a volume does."""
+        with translated():
+            self._san.storage.create_zvol(
+                self._settings.parent,
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+            return self._exports.describe(volume)
+
+    def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> dict[str, str]:
+        """Clone a snapshot and grow the clone where a larger volume is asked for.
+
+        :raises SnapshotNotFound: the snapshot is proven absent; another back end would not have it either.
+        """
+        with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
+            self._san.storage.clone_zvol(
+                self._settings.parent,
+                ZvolName(snapshot.volume_name),
+                snapshot_of(snapshot),
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+            return self._exports.describe(volume)
+
+    def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> dict[str, str]:
+        """Clone a volume as it is now; the SAN keeps the snapshot that this takes, hidden.
+
+        :raises VolumeNotFound: the source is proven absent.
+        """
+        with translated(NotFound, to=lambda _: exception.VolumeNotFound(volume_id=src_vref.id)):
+            self._san.storage.clone_zvol(
+                self._settings.parent,
+                zvol_of(src_vref),
+                None,
+                zvol_of(volume),
+                volume_id=volume_id_of(volume),
+                volsize_bytes=size_bytes(volume.size),
+                sparse=self._settings.sparse,
+            )
+            return self._exports.describe(volume)
+
+    def extend_volume(self, volume: Volume, new_size: int) -> None:
+        """Grow a zvol, in use or not; an initiator sees it when it rescans."""
+        with translated():
+            self._san.storage.grow_zvol(
+                self._settings.parent, zvol_of(volume), volsize_bytes=size_bytes(new_size)
+            )
+
+    def delete_volume(self, volume: Volume) -> None:
+        """Close a zvol to everybody and destroy it; one that the SAN proves absent is deleted already.
+
+        :raises VolumeIsBusy: clones, snapshots or a process hold it; Cinder keeps it available.
+        """
+        with translated(Busy, to=lambda err: exception.VolumeIsBusy(err.message)):
+            self._san.storage.delete_zvol(self._settings.parent, zvol_of(volume))
+
+    def create_snapshot(self, snapshot: Snapshot) -> None:
+        """Snapshot a zvol, in use or not."""
+        with translated():
+            self._san.storage.create_snapshot(
+                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+            )
+
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Destroy a snapshot; one with clones goes with the last of them, and Cinder need not know.
+
+        Whoever still reads it is shut out. Cinder (29) deletes no snapshot whose status is backing-up
+        (volume/api.py, delete_snapshot). A backup's own temporary one it deletes once it has ended the
+        reading, and *without* having ended it where that failed (continue_backup ignores the error) or where
+        cinder-backup died (_cleanup_temp_volumes_snapshots_for_one_backup): then nobody reads, and nobody
+        ever terminates the connection.
+
+        :raises SnapshotIsBusy: something else holds it; Cinder keeps it available.
+        """
+        with translated(Busy, to=lambda err: exception.SnapshotIsBusy(err.message)):
+            self._san.storage.delete_snapshot(
+                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+            )

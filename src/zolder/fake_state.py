@@ -1,0 +1,149 @@
+"""What a SAN in memory holds, and what its verbs have in common; zolder.fake has the verbs.
+
+Thread-safe: each verb is one critical section.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
+
+from zolder.api import Storage, check_volsize
+from zolder.errors import InvalidRequest, NoSpace, NotFound, NotPermitted, PoolUnavailable
+from zolder.fake_exports import FakeExports
+from zolder.model import Zvol
+from zolder.names import DatasetName, ZvolName, zvol_dataset
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound="FakeState")
+TIB: Final = 2**40
+BLOCK_BYTES: Final = 4096
+
+
+# What is written, by the block's number; the rest is zeros.
+Blocks: TypeAlias = dict[int, bytes]
+
+
+@dataclass
+class Snapshot:
+    """A ZFS snapshot, whoever made it."""
+
+    volsize_bytes: int
+    ours: bool = True
+    deferred: bool = False
+    blocks: Blocks = field(default_factory=dict)
+
+
+# It asks the targets and not the zpool.
+_TARGETS_ALONE: Final = frozenset({"list_exports"})
+
+
+def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method one critical section that checks its parent and size first."""
+
+    def whole(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            parent: Any = kwargs.get("parent", args[0] if args else None)
+            if parent not in self._parents:
+                message = f"parent {parent} is not this identity's"
+                raise NotPermitted(message)
+            if not self.imported and method.__name__ not in _TARGETS_ALONE:
+                message = f"zpool {parent.zpool} is not imported on this SAN"
+                raise PoolUnavailable(message)
+            size: Any = kwargs.get("volsize_bytes")
+            if size is not None:
+                check_volsize(size)
+            return method(self, *args, **kwargs)
+
+    return whole
+
+
+class FakeState(Storage):
+    """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
+
+    def __init__(self, parents: tuple[DatasetName, ...], *, capacity_bytes: int = TIB) -> None:
+        """Start empty, each parent with ``capacity_bytes`` of its own."""
+        self._lock = threading.RLock()
+        self._parents = parents
+        self._capacity_bytes = capacity_bytes
+        self._zvols: dict[str, Zvol] = {}
+        # By dataset, as `_zvols`.
+        self._blocks: dict[str, Blocks] = {}
+        self._foreign: set[str] = set()
+        self._snapshots: dict[str, Snapshot] = {}
+        self._exports = FakeExports()
+        self._views: dict[str, str] = {}
+        self.imported = True
+
+    def plant_foreign_zvol(self, parent: DatasetName, zvol: ZvolName) -> None:
+        """Put there what Zolder did not make."""
+        self._foreign.add(zvol_dataset(parent, zvol))
+
+    def plant_foreign_snapshot(self, parent: DatasetName, zvol: ZvolName, name: str) -> None:
+        """Take a snapshot as an administrator would."""
+        dataset = zvol_dataset(parent, zvol)
+        self._snapshots[f"{dataset}@{name}"] = Snapshot(self._zvols[dataset].volsize_bytes, ours=False)
+
+    def write_block(self, dataset: str, number: int, data: bytes) -> None:
+        """Write one block of a zvol, as an initiator would.
+
+        :param dataset: the zvol's whole name.
+        :param data: ``BLOCK_BYTES`` of them.
+        """
+        with self._lock:
+            self._blocks[dataset][number] = data
+
+    def read_blocks(self, dataset: str) -> Blocks:
+        """Return what was written to a zvol and is in it now; the rest is zeros."""
+        with self._lock:
+            return dict(self._blocks[dataset])
+
+    @verb
+    def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
+        """See ``Storage``."""
+        found = self._find(parent, zvol)
+        if found is None:
+            message = f"{zvol_dataset(parent, zvol)} does not exist"
+            raise NotFound(message)
+        return found
+
+    def _find(self, parent: DatasetName, zvol: ZvolName) -> Zvol | None:
+        dataset = zvol_dataset(parent, zvol)
+        if dataset in self._foreign or dataset in self._views:
+            message = f"{dataset} exists and bears no mark of Zolder: it is left alone"
+            raise NotPermitted(message)
+        return self._zvols.get(dataset)
+
+    def _take(self, zvol: Zvol) -> Snapshot:
+        blocks = self._blocks[zvol_dataset(zvol.parent, zvol.name)]
+        return Snapshot(zvol.volsize_bytes, blocks=dict(blocks))
+
+    def _available(self, parent: DatasetName) -> int:
+        thick = (
+            zvol.volsize_bytes for zvol in self._zvols.values() if zvol.parent == parent and not zvol.sparse
+        )
+        return self._capacity_bytes - sum(thick)
+
+    def _reserve(self, zvol: Zvol, needed_bytes: int) -> None:
+        available = self._available(zvol.parent)
+        if not zvol.sparse and needed_bytes > available:
+            message = f"{zvol.name}: {needed_bytes} bytes are needed and {available} available"
+            raise NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
+
+    def _clones(self, snapshot: str) -> list[str]:
+        clones = [dataset for dataset, zvol in self._zvols.items() if zvol.origin == snapshot]
+        return sorted(clones + [view for view, origin in self._views.items() if origin == snapshot])
+
+    def _collect(self, snapshot: str) -> None:
+        found = self._snapshots.get(snapshot)
+        if found is not None and found.deferred and not self._clones(snapshot):
+            del self._snapshots[snapshot]
+
+    @staticmethod
+    def _check_larger(origin: str, least_bytes: int, asked_bytes: int) -> None:
+        if asked_bytes < least_bytes:
+            message = f"a clone of {origin} needs at least {least_bytes} bytes"
+            raise InvalidRequest(message)
