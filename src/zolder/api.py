@@ -15,7 +15,18 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from zolder.errors import InvalidRequest
-from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
+from zolder.model import (
+    Access,
+    Change,
+    Chap,
+    Export,
+    PoolFigures,
+    PutAside,
+    Refusal,
+    Route,
+    Zvol,
+    ZvolSnapshot,
+)
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
 
 
@@ -88,9 +99,16 @@ class Storage(ABC):
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         """Withdraw a zvol's export if it has one and destroy it; one proven absent changes nothing.
 
-        :raises Busy: snapshots, clones or a process hold it; the holders are named.
+        Where clones need snapshots of it that were deleted before, it is put aside: it goes with the last of
+        them, its name is free at once, and no request but `list_put_aside` knows it any more.
+
+        :raises Busy: snapshots that were not deleted, or a process, hold it; the holders are named.
         :raises NotPermitted: a dataset of that name lacks our mark.
         """
+
+    @abstractmethod
+    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
+        """Return what was deleted and is still needed by clones, sorted. Its cost grows with all zvols."""
 
     @abstractmethod
     def create_snapshot(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.fake_exporting import FakeExporting
 from zolder.fake_state import verb
-from zolder.model import Change, PoolFigures, Zvol, ZvolSnapshot
+from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
     SnapshotName,
@@ -122,16 +122,33 @@ class FakeStorage(FakeExporting):
         found = self._find(parent, zvol)
         if found is None:
             return Change(changed=False, value=None)
-        snapshots = sorted(name for name in self._snapshots if name.startswith(f"{dataset}@"))
-        if snapshots:
-            holders = [clone for name in snapshots for clone in self._clones(name)] or snapshots
-            message = f"{dataset} has snapshots that must go first: it is held by {', '.join(holders)}"
-            raise Busy(message, holders=holders)
+        alive = sorted(name for name in self._own_snapshots(dataset) if not self._snapshots[name].deferred)
+        if alive:
+            message = f"{dataset} has snapshots that must go first: {', '.join(alive)}"
+            raise Busy(message, holders=alive)
         self._exports.close(parent, zvol, None, None)
-        del self._zvols[dataset], self._blocks[dataset]
-        if found.origin is not None:
+        if self._own_snapshots(dataset):
+            self._put_aside(found)
+        else:
+            del self._zvols[dataset], self._blocks[dataset]
             self._collect(found.origin)
         return Change(changed=True, value=None)
+
+    @verb
+    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
+        """See ``Storage``."""
+        return tuple(
+            PutAside(
+                parent,
+                zvol.name,
+                zvol.volume_id,
+                deleted_at="1970-01-01T00:00:00Z",
+                used_bytes=0,
+                holders=tuple(sorted(c for name in self._own_snapshots(dataset) for c in self._clones(name))),
+            )
+            for dataset, zvol in sorted(self._aside.items())
+            if zvol.parent == parent
+        )
 
     @verb
     def create_snapshot(

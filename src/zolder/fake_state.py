@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from zolder.api import Storage, check_volsize
 from zolder.errors import InvalidRequest, NoSpace, NotFound, NotPermitted, PoolUnavailable
 from zolder.fake_exports import FakeExports
 from zolder.model import Zvol
-from zolder.names import DatasetName, ZvolName, zvol_dataset
+from zolder.names import DatasetName, ZvolName, put_aside_name, zvol_dataset
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +72,9 @@ class FakeState(Storage):
         self._zvols: dict[str, Zvol] = {}
         # By dataset, as `_zvols`.
         self._blocks: dict[str, Blocks] = {}
+        # What was deleted and is needed by clones, by its dataset now.
+        self._aside: dict[str, Zvol] = {}
+        self._guid = 0
         self._foreign: set[str] = set()
         self._snapshots: dict[str, Snapshot] = {}
         self._exports = FakeExports()
@@ -134,13 +137,38 @@ class FakeState(Storage):
             raise NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
 
     def _clones(self, snapshot: str) -> list[str]:
-        clones = [dataset for dataset, zvol in self._zvols.items() if zvol.origin == snapshot]
+        each = {**self._zvols, **self._aside}
+        clones = [dataset for dataset, zvol in each.items() if zvol.origin == snapshot]
         return sorted(clones + [view for view, origin in self._views.items() if origin == snapshot])
 
-    def _collect(self, snapshot: str) -> None:
-        found = self._snapshots.get(snapshot)
-        if found is not None and found.deferred and not self._clones(snapshot):
-            del self._snapshots[snapshot]
+    def _own_snapshots(self, dataset: str) -> list[str]:
+        return [name for name in self._snapshots if name.startswith(f"{dataset}@")]
+
+    def _collect(self, snapshot: str | None) -> None:
+        """Destroy a deleted snapshot that no clone needs any more, and what was put aside for it."""
+        found = self._snapshots.get(snapshot) if snapshot else None
+        if snapshot is None or found is None or not found.deferred or self._clones(snapshot):
+            return
+        del self._snapshots[snapshot]
+        dataset = snapshot.partition("@")[0]
+        if dataset in self._aside and not self._own_snapshots(dataset):
+            self._collect(self._aside.pop(dataset).origin)
+
+    def _put_aside(self, zvol: Zvol) -> None:
+        """Keep a deleted zvol for its snapshots' clones, under another name."""
+        dataset = zvol_dataset(zvol.parent, zvol.name)
+        self._guid += 1
+        aside = replace(zvol, name=put_aside_name(self._guid), sparse=True)
+        renamed = zvol_dataset(aside.parent, aside.name)
+        for name in self._own_snapshots(dataset):
+            leaf = name.partition("@")[2]
+            self._snapshots[f"{renamed}@{leaf}"] = self._snapshots.pop(name)
+            for clones in (self._zvols, self._aside):
+                for clone, each in clones.items():
+                    if each.origin == name:
+                        clones[clone] = replace(each, origin=f"{renamed}@{leaf}")
+        del self._zvols[dataset], self._blocks[dataset]
+        self._aside[renamed] = aside
 
     @staticmethod
     def _check_larger(origin: str, least_bytes: int, asked_bytes: int) -> None:

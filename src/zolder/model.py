@@ -54,6 +54,24 @@ class ZvolSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class PutAside:
+    """A zvol that was deleted, and that clones of its snapshots still need.
+
+    ``name`` is the dataset's leaf now, ``volume_id`` which volume it was, ``deleted_at`` when that was
+    deleted (UTC, ISO 8601; empty where nobody knows). ``used_bytes`` is what goes with it, ``holders``
+    whatever keeps it: clones and snapshots by their whole names, sorted. Without any it goes when the
+    figures are counted next.
+    """
+
+    parent: DatasetName
+    name: ZvolName
+    volume_id: VolumeId
+    deleted_at: str
+    used_bytes: int
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolFigures:
     """Space below one parent.
 

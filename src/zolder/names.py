@@ -24,6 +24,7 @@ _DIGEST_CHARACTERS = 16
 # No SnapshotName begins like this.
 _CLONE_ORIGIN = "zolder-clone-"
 _VIEW = "zolder-view-"
+_PUT_ASIDE = "zolder-deleted-"
 
 
 class Name(str):
@@ -224,6 +225,14 @@ def viewed_id(zvol: str) -> VolumeId | None:
         return VolumeId(zvol.removeprefix(_VIEW)) if zvol.startswith(_VIEW) else None
     except InvalidRequest:
         return None
+
+
+def put_aside_name(guid: int) -> ZvolName:
+    """Return the name of a zvol that was deleted and is kept for its snapshots' clones.
+
+    :param guid: the zvol's own, so that no two ever meet and its former name is free.
+    """
+    return ZvolName(f"{_PUT_ASIDE}{guid:016x}")
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:

@@ -52,6 +52,7 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     "list_snapshots": {"parent": PARENT},
     "list_attachments": {"parent": PARENT},
     "list_views": {"parent": PARENT},
+    "list_put_aside": {"parent": PARENT},
     "export_zvol": {
         "parent": PARENT, "zvol": "volume-own", "initiator": STRANGER, "route": ROUTE, "attachment": None,
         "chap": None,

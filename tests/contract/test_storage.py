@@ -316,9 +316,6 @@ class TestSnapshots:
             clone(storage, made, SNAPSHOT)
         with pytest.raises(AlreadyExists):
             storage.create_snapshot(PARENT, made.name, SNAPSHOT)
-        with pytest.raises(Busy) as refused:
-            storage.delete_zvol(PARENT, made.name)
-        assert f"{PARENT}/{cloned.name}" in str(refused.value.details["holders"])
         storage.delete_zvol(PARENT, cloned.name)
         assert storage.create_snapshot(PARENT, made.name, SNAPSHOT).changed
 
@@ -326,7 +323,5 @@ class TestSnapshots:
         """A clone of a zvol as it is now leaves no snapshot behind when it goes."""
         made = create(storage)
         cloned = clone(storage, made, None)
-        with pytest.raises(Busy):
-            storage.delete_zvol(PARENT, made.name)
         storage.delete_zvol(PARENT, cloned.name)
         assert storage.delete_zvol(PARENT, made.name).changed

@@ -108,11 +108,12 @@ class Cloud:
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run the command and return its exit status with what it said."""
+        return self.run_command("orphans", "--settle", "0", *words)
+
+    def run_command(self, name: str, *words: str) -> tuple[int, str]:
+        """Run one of zolder's commands and return its exit status with what it said."""
         self.capture.readouterr()
-        status = command.main(
-            ["orphans", "--config-file", str(self.configuration), "--settle", "0", *words],
-            connect=self._connect,
-        )
+        status = command.main([name, "--config-file", str(self.configuration), *words], connect=self._connect)
         said = self.capture.readouterr()
         return status, said.out + said.err
 

@@ -37,6 +37,7 @@ _LOOKING: Final = {
     "get_zvol",
     "list_attachments",
     "list_exports",
+    "list_put_aside",
     "list_snapshots",
     "list_views",
     "list_zvols",

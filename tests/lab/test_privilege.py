@@ -41,8 +41,7 @@ def storage(lab: Lab) -> Iterator[RemoteStorage]:
     """The SAN, with whatever a test left of its zvols removed behind it."""
     with connected(lab, channels=1) as found:
         yield found
-    for name in (CLONE, A, B):
-        lab.san.run(f"zfs destroy -r {PARENT}/{name}")
+    lab.san.run(f"zfs list -Hr -d 1 -t volume -o name {PARENT} | xargs -rn 1 zfs destroy -R")
 
 
 def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
@@ -63,6 +62,11 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
             sparse=True,
         )
 
+    def copy() -> object:
+        return storage.clone_zvol(
+            PARENT, A, None, CLONE, volume_id=VolumeId(str(uuid.uuid4())), volsize_bytes=2 * MIB, sparse=True
+        )
+
     return {
         "create": lambda: create(A, sparse=True),
         "create thick": lambda: create(B, sparse=False),
@@ -71,7 +75,9 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
         "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
         "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, SNAPSHOT),
-        "delete": lambda: storage.delete_zvol(PARENT, A),
+        "copy": copy,
+        "put aside": lambda: storage.delete_zvol(PARENT, A),
+        "delete": lambda: storage.delete_zvol(PARENT, CLONE),
     }
 
 
@@ -86,6 +92,8 @@ FIRST_REFUSED: Final = {
     ("volsize", True): "grow",
     ("mount", True): "delete clone",
     ("destroy", True): "delete clone",
+    ("rollback", True): "put aside",
+    ("rename", True): "put aside",
 }
 
 

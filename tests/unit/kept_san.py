@@ -136,6 +136,11 @@ class KeptZfs:
         names = [name for name in self.datasets if name.rpartition("/")[0] == parent and "@" not in name]
         return {name: self.read(name) or {} for name in names}
 
+    def snapshots(self, zvol: str) -> dict[str, dict[str, Property]]:
+        """Be libzfs."""
+        names = [name for name in self.datasets if name.startswith(f"{zvol}@")]
+        return {name: self.read(name) or {} for name in names}
+
     def set_property(self, dataset: str, name: str, text: str | None) -> None:
         """Be libzfs."""
         if self._steps.take(f"set {name}" if text else f"inherit {name}"):

@@ -29,7 +29,7 @@ from tests.unit.kept_san import (
 )
 from zolder.errors import AlreadyExists, BackendError, Error
 from zolder.model import Change
-from zolder.names import LIO, NVMET, TGT, ExporterName, InitiatorName, view_name
+from zolder.names import LIO, NVMET, TGT, ExporterName, InitiatorName, snapshot_dataset, view_name
 from zolder.san.attachments import Attachments
 from zolder.san.exports import ZvolExport
 from zolder.san.lzc import ZfsError
@@ -202,6 +202,7 @@ def test_a_volume_is_deleted_while_tgtd_is_silent(san: KeptSan) -> None:
 def test_a_volume_that_is_held_is_not_deleted_while_tgtd_is_silent(san: KeptSan) -> None:
     """Where somebody has it open, whoever cannot be asked may be the one."""
     attachments(san).open(access(), ROUTE)
+    del san.zfs.datasets[snapshot_dataset(PARENT, ZVOL, SNAPSHOT)]
     san.zfs.busy.add(DATASET)
     break_exporter(san, TGT, SILENT)
     with pytest.raises(BackendError, match="may still be exported by tgt"):

@@ -21,7 +21,7 @@ RECORDED = """\
 Local permissions:
 \tuser zolder create
 Descendent permissions:
-\tuser zolder clone,destroy,refreservation,snapshot,userprop,volsize
+\tuser zolder clone,destroy,refreservation,rename,rollback,snapshot,userprop,volsize
 Local+Descendent permissions:
 \tuser zolder mount
 """
@@ -66,14 +66,14 @@ def test_each_one_is_missed(permission: Permission) -> None:
 @pytest.mark.parametrize(
     ("heading", "beyond"),
     [
-        ("Local permissions:", ["rename (on it)"]),
-        ("Descendent permissions:", ["rename (below)"]),
-        ("Local+Descendent permissions:", ["rename (below)", "rename (on it)"]),
+        ("Local permissions:", ["promote (on it)"]),
+        ("Descendent permissions:", ["promote (below)"]),
+        ("Local+Descendent permissions:", ["promote (below)", "promote (on it)"]),
     ],
 )
 def test_superfluous(heading: str, beyond: list[str]) -> None:
     """What was given beyond the needs is named with its place."""
-    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder rename")) == beyond
+    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder promote")) == beyond
 
 
 def test_destroy_of_the_parent() -> None:
@@ -178,7 +178,7 @@ def test_commands() -> None:
             "-d",
             "-u",
             "zolder",
-            "mount,destroy,snapshot,clone,volsize,refreservation,userprop",
+            "mount,destroy,snapshot,clone,volsize,refreservation,rollback,rename,userprop",
             "data/volumes",
         ],
     ]

@@ -147,6 +147,7 @@ def test_a_reader_changes_nothing() -> None:
         "get_zvol",
         "list_attachments",
         "list_exports",
+        "list_put_aside",
         "list_snapshots",
         "list_views",
         "list_zvols",

@@ -18,7 +18,18 @@ from zolder.client.channel import new_operation
 from zolder.client.deadline import Deadline
 from zolder.client.pool import Pool
 from zolder.errors import ConnectFailed, ConnectionLost, InvalidRequest, RemoteProtocolError
-from zolder.model import Access, Change, Chap, Export, PoolFigures, Refusal, Route, Zvol, ZvolSnapshot
+from zolder.model import (
+    Access,
+    Change,
+    Chap,
+    Export,
+    PoolFigures,
+    PutAside,
+    Refusal,
+    Route,
+    Zvol,
+    ZvolSnapshot,
+)
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
 from zolder.wire import Welcome
 
@@ -93,6 +104,9 @@ class RemoteStorage(Storage):
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         return self._ask(Storage.delete_zvol, parent=parent, zvol=zvol)
+
+    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
+        return self._ask(Storage.list_put_aside, parent=parent)
 
     def create_snapshot(
         self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName

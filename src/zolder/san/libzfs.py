@@ -25,6 +25,7 @@ VOLUME_MARK: Final = "zolder:volume"
 SNAPSHOT_MARK: Final = "zolder:snapshot"
 VIEW_MARK: Final = "zolder:view"
 EXPORT_RECORD: Final = "zolder:export"
+DELETED_MARK: Final = "zolder:deleted"
 
 _LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
 # zfs_type_t: filesystem, snapshot, volume.
@@ -41,11 +42,13 @@ PROPERTIES: Final = (
     SNAPSHOT_MARK,
     VIEW_MARK,
     EXPORT_RECORD,
+    DELETED_MARK,
     "volsize",
     "refreservation",
     "origin",
     "defer_destroy",
     "guid",
+    "createtxg",
     "used",
     "available",
 )

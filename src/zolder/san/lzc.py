@@ -81,6 +81,14 @@ class ZfsLibrary:
             failure = self._lib.lzc_destroy_snaps(snaps, defer, ctypes.byref(errors))
             self._check_each(failure, errors, snapshot)
 
+    def rollback(self, dataset: str, snapshot: str) -> None:
+        """Bring a zvol back to its newest snapshot (EEXIST: it has a newer one), in use or not."""
+        self._check(self._lib.lzc_rollback_to(dataset.encode(), snapshot.encode()), dataset)
+
+    def rename(self, dataset: str, new_name: str) -> None:
+        """Rename a zvol within its zpool; its clones' origins follow."""
+        self._check(self._lib.lzc_rename(dataset.encode(), new_name.encode()), dataset)
+
     def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:
         if failure:
             for which, code in self._nvpair.unpack(errors).items():

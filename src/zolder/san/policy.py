@@ -47,7 +47,7 @@ class Policy:
         :raises NotPermitted: the role has no such request, or a parent, portal, prefix or size is beyond it.
         :raises InvalidRequest: a size that no zvol can have, or an export without a portal.
         """
-        if not method.startswith(ROLES[self.role]):
+        if not self.allows(method):
             message = f"identity {self.identity} is {self.role} in this SAN's policy: it may not {method}"
             raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
@@ -59,6 +59,10 @@ class Policy:
             check_volsize(arguments["volsize_bytes"])
             if self.max_volume_gib is not None and arguments["volsize_bytes"] > self.max_volume_gib * GIB:
                 self._refuse("max_volume_gib", f"{self.max_volume_gib} GiB in one volume")
+
+    def allows(self, method: str) -> bool:
+        """Say whether its role has such a request."""
+        return method.startswith(ROLES[self.role])
 
     def check_route(self, route: Route) -> None:
         """Check how something is to be exported.

@@ -18,7 +18,7 @@ from zolder.names import SnapshotName, is_clone_origin, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
-from zolder.san.zpool import Zpool, local, number, refuse_foreign
+from zolder.san.zpool import Zpool, is_deferred, local, number, refuse_foreign
 from zolder.san.zvols import shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -156,11 +156,6 @@ def _destroy(zpool: Zpool, name: str) -> None:
         zpool.library.destroy_snapshot(name)
     except ZfsError as err:
         zpool.explain(err)
-
-
-def is_deferred(found: Properties) -> bool:
-    """Say whether a snapshot is deleted to its clients and waits for its last clone to go."""
-    return number(found, "defer_destroy") == 1
 
 
 def _undo(step: Callable[[str], None], name: str) -> None:

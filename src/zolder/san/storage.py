@@ -6,16 +6,14 @@ and exports. Takes checked names only, which the policy has allowed before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from zolder.errors import (
-    AlreadyExists,
-    InvalidRequest,
-)
-from zolder.model import Change, PoolFigures, Zvol, ZvolSnapshot
+from zolder.errors import AlreadyExists, Error, InvalidRequest
+from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
     SnapshotName,
@@ -26,11 +24,19 @@ from zolder.names import (
     snapshot_dataset,
     zvol_dataset,
 )
-from zolder.san import lzc
+from zolder.san import libzfs, lzc
+from zolder.san.aside import (
+    collect,
+    describe,
+    finish_putting_aside,
+    put_aside,
+    put_aside_in,
+    zvol_behind,
+)
 from zolder.san.attachments import Attachments
 from zolder.san.exporting import ZfsExports
 from zolder.san.index import Index
-from zolder.san.libzfs import EXPORT_RECORD
+from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.parents import recorded_guid
 from zolder.san.secrets import count_missing
 from zolder.san.snapshots import (
@@ -42,8 +48,10 @@ from zolder.san.snapshots import (
     take_snapshot,
 )
 from zolder.san.views import views_of
-from zolder.san.zpool import Zpool, local, number, require_zvol, text, zvol_in, zvols_in
+from zolder.san.zpool import Zpool, is_deleted, local, number, require_zvol, text, zvol_in, zvols_in
 from zolder.san.zvols import create_zvol, destroy_zvol, look_at, owner_of, shape_zvol
+
+LOG = logging.getLogger(__name__)
 
 _VERSION: Final = Path("/sys/module/zfs/version")
 
@@ -63,7 +71,14 @@ class ZfsStorage(ZfsExports):
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         """See ``Storage``; the first call for a parent is its set-up and records its guid."""
         found = self._zpool(parent).set_up()
-        provisioned, count = self._sum(parent)
+        listed: dict[str, Properties] = {}
+
+        def list_sizes() -> dict[ZvolName, int]:
+            listed.update(self._zpool(parent).children())
+            return _sizes(listed, parent)
+
+        provisioned, count = self._index(parent).sum(list_sizes)
+        self._sweep(parent, listed)
         return PoolFigures(
             parent=parent,
             available_bytes=number(found, "available"),
@@ -142,19 +157,31 @@ class ZfsStorage(ZfsExports):
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         """See ``Storage``."""
-        dataset = zvol_dataset(parent, zvol)
+        dataset, origin = zvol_dataset(parent, zvol), None
         with self._changing(parent, zvol) as zpool:
             found = zpool.look(dataset)
-            if found:
+            if found and is_deleted(found[dataset], dataset):
+                finish_putting_aside(zpool, zvol, self._operation)  # cut short before
+                found, origin = {}, None
+            elif found:
                 volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
                 attachments = Attachments(self._policy, zpool, zvol)
                 if local(found[dataset], EXPORT_RECORD, dataset):
                     attachments.close_recorded()
-                destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
+                if not destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all):
+                    attachments.close_all()
+                    put_aside(zpool, zvol, self._operation)
                 if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
                     remove_snapshot(zpool, origin)  # left where the clone was cut short
             self._index(parent).remove(zvol)
+        self._collect(parent, origin)
         return Change(bool(found), None)
+
+    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
+        """See ``Storage``."""
+        children = self._zpool(parent).children()
+        each = (describe(parent, dataset, children) for dataset in put_aside_in(children))
+        return tuple(item for item in each if item is not None)
 
     def create_snapshot(
         self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName
@@ -191,17 +218,36 @@ class ZfsStorage(ZfsExports):
 
     def _complete_clone(self, zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
         """Finish what an earlier attempt at the same clone may have left undone."""
-        if wanted.origin is None or (existing.volume_id, existing.origin) != (
-            wanted.volume_id,
-            wanted.origin,
-        ):
+        # By its leaf: the source may have been put aside since, under another name.
+        leaf = (wanted.origin or "").partition("@")[2]
+        if existing.volume_id != wanted.volume_id or (existing.origin or "").partition("@")[2] != leaf:
             message = (
                 f"{zvol_dataset(wanted.parent, wanted.name)} exists and is not the clone that was asked for"
             )
             raise AlreadyExists(message)
         shape_zvol(zpool, existing, wanted)
-        if wanted.origin.endswith(f"@{clone_origin_leaf(wanted.volume_id)}"):
-            remove_snapshot(zpool, wanted.origin)
+        if existing.origin and leaf == clone_origin_leaf(wanted.volume_id):
+            remove_snapshot(zpool, existing.origin)
+
+    def _collect(self, parent: DatasetName, origin: str | None) -> None:
+        """Destroy what was put aside for a clone that is gone now, and what that was cloned from in turn.
+
+        The clone's own end is done and is what was asked for. What is left here is found by the next figures
+        that list the parent.
+        """
+        try:
+            while zvol := zvol_behind(parent, origin):
+                with self._changing(parent, zvol) as zpool:
+                    origin = collect(zpool, zvol, self._operation)
+        except Error as err:
+            LOG.warning("%s stays although its clone has gone: %s", origin, err.message)
+
+    def _sweep(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
+        """Destroy what was put aside and nothing needs any more: what a cut kept `_collect` from doing."""
+        if self._policy.allows("delete_zvol"):
+            for dataset in put_aside_in(children):
+                if not libzfs.library().snapshots(dataset):
+                    self._collect(parent, f"{dataset}@")
 
     @contextmanager
     def _counting(self, parent: DatasetName, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
@@ -218,9 +264,11 @@ class ZfsStorage(ZfsExports):
             yield
 
     def _sum(self, parent: DatasetName) -> tuple[int, int]:
-        return self._index(parent).sum(
-            lambda: {zvol.name: zvol.volsize_bytes for zvol in self.list_zvols(parent)}
-        )
+        return self._index(parent).sum(lambda: _sizes(self._zpool(parent).children(), parent))
 
     def _index(self, parent: DatasetName) -> Index:
         return Index(self._site.run, parent, recorded_guid(self._site, parent))
+
+
+def _sizes(children: Mapping[str, Properties], parent: DatasetName) -> dict[ZvolName, int]:
+    return {zvol.name: zvol.volsize_bytes for zvol in zvols_in(children, parent)}

@@ -17,8 +17,7 @@ from zolder.san import zfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VIEW_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
-from zolder.san.snapshots import is_deferred
-from zolder.san.zpool import Zpool, find_mark, local, refuse_foreign, text
+from zolder.san.zpool import Zpool, find_mark, is_deferred, local, refuse_foreign, text
 from zolder.san.zvols import destroy_zvol
 
 LOG = logging.getLogger(__name__)

@@ -49,6 +49,17 @@ def reserve(dataset: str) -> None:
     _zfs(dataset, "set", "refreservation=auto", dataset)
 
 
+def mark_deleted(dataset: str, properties: Mapping[str, str]) -> None:
+    """Give a zvol properties that say it was deleted, and take its reservation away."""
+    _zfs(
+        dataset,
+        "set",
+        *(f"{name}={value}" for name, value in properties.items()),
+        "refreservation=none",
+        dataset,
+    )
+
+
 def clones_of(dataset: str) -> dict[str, tuple[str, ...]]:
     """Return every snapshot of a zvol with the clones that depend on it.
 

@@ -15,7 +15,7 @@ from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
 from zolder.san import libzfs, lzc
-from zolder.san.libzfs import VOLUME_MARK, Properties
+from zolder.san.libzfs import DELETED_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
 from zolder.san.privileged import Privileged
@@ -113,12 +113,12 @@ class Zpool:
 
 
 def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName) -> Zvol | None:
-    """Return the zvol of ours that a look has shown; None where it showed none.
+    """Return the zvol of ours that a look has shown; None where it showed none, or one that was deleted.
 
     :raises NotPermitted: a dataset of that name bears no mark of ours, or is no zvol.
     """
     dataset = zvol_dataset(parent, name)
-    if dataset not in found:
+    if dataset not in found or is_deleted(found[dataset], dataset):
         return None
     properties = found[dataset]
     mark = require_zvol(found, dataset)
@@ -163,7 +163,7 @@ def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
     :raises NotFound: the look proved it absent.
     :raises NotPermitted: it bears no mark of ours.
     """
-    if dataset not in found:
+    if dataset not in found or is_deleted(found[dataset], dataset):
         message = f"{dataset} does not exist"
         raise NotFound(message)
     mark = find_mark(dataset, found[dataset])
@@ -173,14 +173,27 @@ def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
 
 
 def find_mark(dataset: str, found: Properties, name: str = VOLUME_MARK) -> VolumeId | None:
-    """Return the volume (or the snapshot) that a dataset's own mark names; None without one of ours."""
+    """Return the volume (or the snapshot) that a dataset's own mark names; None without one of ours.
+
+    What was deleted and put aside is no volume any more (zolder.san.aside).
+    """
     mark = local(found, name, dataset)
-    if mark is None:
+    if mark is None or is_deleted(found, dataset):
         return None
     try:
         return VolumeId(mark)
     except InvalidRequest:
         return None  # whoever wrote that, we did not
+
+
+def is_deleted(found: Properties, dataset: str) -> bool:
+    """Say whether a zvol of ours was deleted and is kept for its snapshots' clones alone."""
+    return local(found, DELETED_MARK, dataset) is not None and local(found, VOLUME_MARK, dataset) is not None
+
+
+def is_deferred(found: Properties) -> bool:
+    """Say whether a snapshot is deleted to its clients and waits for its last clone to go."""
+    return number(found, "defer_destroy") == 1
 
 
 def number(found: Properties, name: str) -> int:

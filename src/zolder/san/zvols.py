@@ -13,12 +13,13 @@ from typing import Final
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
 from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
-from zolder.san import zfs
+from zolder.san import libzfs, zfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.zpool import (
     Zpool,
+    is_deferred,
     local,
     require_ours,
     zvol_in,
@@ -71,7 +72,10 @@ def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
             zpool.explain(err, needed_bytes=wanted.volsize_bytes)
     else:
         return True
-    existing, _ = look_at(zpool, wanted.name)
+    existing = zvol_in(zpool.look(dataset), wanted.parent, wanted.name)
+    if existing is None:
+        message = f"{dataset} was deleted and still has its name: delete it once more"
+        raise AlreadyExists(message)
     if existing != wanted:
         message = (
             f"{dataset} exists: volume {existing.volume_id}, {existing.volsize_bytes} bytes; "
@@ -98,10 +102,11 @@ def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
 
 def destroy_zvol(
     zpool: Zpool, zvol: ZvolName, operation: Operation, *, release: Callable[[], object]
-) -> None:
+) -> bool:
     """Destroy a zvol that was found to be ours, waiting a bounded time for whoever holds it.
 
     :param release: called once where it is held by no snapshot: takes away what we hold it with ourselves.
+    :return: False where it stays: clones need deleted snapshots of it, and nothing else is in the way.
     :raises Busy: snapshots (at once) or a device's users (after the wait) hold it, and are named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
@@ -114,7 +119,8 @@ def destroy_zvol(
         except ZfsError as err:
             if err.errno not in {errno.EBUSY, errno.EEXIST}:
                 zpool.explain(err)
-            _clear_snapshots(zpool, zvol)
+            if _is_needed(zpool, zvol):
+                return False
             if not released:
                 release()
                 released = True
@@ -122,29 +128,44 @@ def destroy_zvol(
         return True
 
     announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
-    if operation.wait_for(attempt, seconds=BUSY_SECONDS, announce=announce) is None:
+    destroyed = operation.wait_for(attempt, seconds=BUSY_SECONDS, announce=announce)
+    if destroyed is None:
         holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
         message = f"{dataset} is held by {', '.join(holders) or 'somebody who cannot be named'}"
         raise Busy(message, holders=holders)
+    return destroyed
 
 
-def _clear_snapshots(zpool: Zpool, zvol: ZvolName) -> None:
-    """Remove what clones that were cut short left behind; nobody else knows of it, and the lock is ours.
+def _is_needed(zpool: Zpool, zvol: ZvolName) -> bool:
+    """Say whether deleted snapshots hold a zvol, and remove what clones that were cut short left behind.
 
-    :raises Busy: there are other snapshots, or clones.
+    :raises Busy: it has other snapshots: Cinder's own, or somebody else's.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    snapshots = zfs.clones_of(dataset)
-    for snapshot in [name for name, clones in snapshots.items() if is_clone_origin(name) and not clones]:
-        mark = local(zpool.look(snapshot).get(snapshot, {}), SNAPSHOT_MARK, snapshot)
-        if mark == snapshot.partition("@")[2]:
+    for name, found in libzfs.library().snapshots(dataset).items():
+        mark = local(found, SNAPSHOT_MARK, name)
+        if is_clone_origin(name) and mark == name.partition("@")[2] and not is_deferred(found):
             try:
-                zpool.library.destroy_snapshot(snapshot)
+                zpool.library.destroy_snapshot(name)
             except ZfsError as err:
                 zpool.explain(err)
-            del snapshots[snapshot]
-    if snapshots:
-        clones = [clone for clones in snapshots.values() for clone in clones]
-        holders = sorted(clones or snapshots)
-        message = f"{dataset} has snapshots or clones that must go first: {', '.join(holders[:8])}"
-        raise Busy(message, holders=holders)
+    alive = alive_snapshots(dataset)
+    if alive:
+        message = f"{dataset} has snapshots that must go first: {', '.join(alive[:8])}"
+        raise Busy(message, holders=alive)
+    return bool(libzfs.library().snapshots(dataset))
+
+
+def held_by_deleted(dataset: str) -> bool:
+    """Say whether a zvol has deleted snapshots and no others: then clones, or holds, need it."""
+    return bool(libzfs.library().snapshots(dataset)) and not alive_snapshots(dataset)
+
+
+def alive_snapshots(dataset: str) -> list[str]:
+    """Return a zvol's snapshots but for those that were deleted through us and wait for clones, sorted."""
+    each = libzfs.library().snapshots(dataset)
+    return sorted(
+        name
+        for name, found in each.items()
+        if not (is_deferred(found) and local(found, SNAPSHOT_MARK, name) is not None)
+    )

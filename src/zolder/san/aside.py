@@ -1,0 +1,129 @@
+"""What Cinder has deleted and clones still need: put aside, shown with what holds it, and gone with that.
+
+Cinder may delete a volume whose deleted snapshots have clones. Nothing is promoted for it, since that would
+move snapshots that Cinder knows by their place, and nothing is destroyed recursively. The zvol is hidden by a
+mark of its own, brought back to its newest snapshot, left without a reservation and renamed, so that its name
+is free (docs/design.md, 9). Each step may be repeated; the caller holds the zvol's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from zolder.errors import Busy, InvalidRequest
+from zolder.model import PutAside
+from zolder.names import DatasetName, VolumeId, ZvolName, put_aside_name, zvol_dataset
+from zolder.san import libzfs, zfs
+from zolder.san.libzfs import DELETED_MARK, VOLUME_MARK, Properties
+from zolder.san.lzc import ZfsError
+from zolder.san.operation import Operation
+from zolder.san.zpool import Zpool, is_deleted, local, number, text
+from zolder.san.zvols import BUSY_SECONDS, destroy_zvol, held_by_deleted
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+# What a rollback answers where its snapshot has gone, or a newer one has come, since they were listed.
+_MOVED_ON: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.EXDEV})
+
+
+def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+    """Put a zvol aside that was found to be ours, exported to nobody and held by deleted snapshots alone.
+
+    :raises Busy: a process keeps its device open; it stays as it was.
+    """
+    dataset = zvol_dataset(zpool.parent, zvol)
+
+    def free() -> bool | None:
+        return None if zpool.privileged.read_holders(zpool.parent, zvol) else True
+
+    announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
+    if operation.wait_for(free, seconds=BUSY_SECONDS, announce=announce) is None:
+        holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
+        message = f"{dataset} is held by {', '.join(holders) or 'somebody who has just let go'}"
+        raise Busy(message, holders=holders)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        zfs.mark_deleted(dataset, {DELETED_MARK: now})
+    except ZfsError as err:
+        zpool.explain(err)
+    finish_putting_aside(zpool, zvol, operation)
+
+
+def finish_putting_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+    """Do what is left to do for a zvol that bears the mark; it may have been cut anywhere behind that."""
+    dataset = zvol_dataset(zpool.parent, zvol)
+    aside = put_aside_name(number(zpool.look(dataset)[dataset], "guid"))
+    while snapshots := libzfs.library().snapshots(dataset):
+        newest = max(snapshots, key=lambda name: number(snapshots[name], "createtxg"))
+        try:
+            zpool.library.rollback(dataset, newest)
+        except ZfsError as err:
+            if err.errno not in _MOVED_ON:
+                zpool.explain(err)
+            operation.check()
+        else:
+            break
+    if zvol != aside:
+        try:
+            zpool.library.rename(dataset, zvol_dataset(zpool.parent, aside))
+        except ZfsError as err:
+            zpool.explain(err)
+    # Its last clone may have gone meanwhile, and found nothing that was put aside.
+    collect(zpool, aside, operation)
+
+
+def collect(zpool: Zpool, zvol: ZvolName, operation: Operation) -> str | None:
+    """Destroy what was put aside if nothing needs it any more; return the snapshot that it was cloned from.
+
+    :return: None where it stays, or is nothing that was put aside.
+    :raises Busy: a snapshot was taken by somebody else, or a process keeps its device open.
+    """
+    dataset = zvol_dataset(zpool.parent, zvol)
+    found = zpool.glance(dataset).get(dataset)
+    if found is None or not is_deleted(found, dataset) or held_by_deleted(dataset):
+        return None
+    if not destroy_zvol(zpool, zvol, operation, release=lambda: None):
+        return None
+    return text(found, "origin")
+
+
+def zvol_behind(parent: DatasetName, origin: str | None) -> ZvolName | None:
+    """Return the zvol below this parent whose snapshot an origin is; None where it is another parent's."""
+    above, _, leaf = (origin or "").partition("@")[0].rpartition("/")
+    try:
+        return ZvolName(leaf) if above == parent else None
+    except InvalidRequest:
+        return None
+
+
+def put_aside_in(children: Mapping[str, Properties]) -> Iterable[str]:
+    """Return the datasets among a parent's that were put aside, sorted."""
+    return sorted(dataset for dataset, found in children.items() if is_deleted(found, dataset))
+
+
+def describe(parent: DatasetName, dataset: str, children: Mapping[str, Properties]) -> PutAside | None:
+    """Return what was put aside as `zolder trash` shows it; None where nobody could have asked for it.
+
+    :param children: what lies below the parent; ZFS's own list of clones is cut off behind 4 KiB.
+    """
+    found = children[dataset]
+    volume_id = local(found, VOLUME_MARK, dataset)
+    snapshots = zfs.clones_of(dataset)
+    clones = {clone for each in snapshots.values() for clone in each}
+    clones |= {name for name, child in children.items() if text(child, "origin") in snapshots}
+    bare = {name for name, each in snapshots.items() if not each}
+    marked = local(found, DELETED_MARK, dataset) or ""
+    try:
+        return PutAside(
+            parent,
+            ZvolName(dataset.rpartition("/")[2]),
+            VolumeId(volume_id or ""),
+            deleted_at=marked if _TIME.fullmatch(marked) else "",
+            used_bytes=number(found, "used"),
+            holders=tuple(sorted(clones | bare)),
+        )
+    except InvalidRequest:
+        return None  # renamed or marked by hand
