@@ -108,7 +108,14 @@ def test_a_packed_kernel_is_unpacked(tmp_path: Path) -> None:
 
 def test_a_process_is_known_by_its_start_as_well(tmp_path: Path) -> None:
     """An id that was given out again is not ours, nor is another program with the id of a pid file."""
-    with subprocess.Popen([sys.executable, "-c", "input()", "our-word"], stdin=subprocess.PIPE) as child:
+    program = [sys.executable, "-c", "input(input())", "our-word"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        # Right after execve(2) a process has no command line yet; the prompt says that it is past that.
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"well\n")
+        child.stdin.flush()
+        assert child.stdout.read(4) == b"well"
         process = Process.of(child.pid)
         assert process.is_alive()
         assert not Process(child.pid, process.start_time - 1).is_alive()
