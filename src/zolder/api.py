@@ -107,6 +107,22 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def revert_zvol(
+        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName, *, volsize_bytes: int
+    ) -> Change[Zvol]:
+        """Bring a zvol back to one of its snapshots; a repeat of the same operation changes nothing.
+
+        Snapshots after it may only be such that were deleted and are needed by clones: then a clone of the
+        snapshot takes the zvol's place, older snapshots move to it, and what the zvol was is put aside.
+
+        :param volsize_bytes: the size that it has afterwards; at least that of the snapshot.
+        :raises Busy: it is exported, a process holds it, or snapshots after it were not deleted; named.
+        :raises NotFound: the zvol or its snapshot is proven absent.
+        :raises InvalidRequest: it would be smaller than its snapshot.
+        :raises NoSpace: a thick one does not fit; it stays as it was.
+        """
+
+    @abstractmethod
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
         """Return what was deleted and is still needed by clones, sorted. Its cost grows with all zvols."""
 

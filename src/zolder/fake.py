@@ -127,12 +127,41 @@ class FakeStorage(FakeExporting):
             message = f"{dataset} has snapshots that must go first: {', '.join(alive)}"
             raise Busy(message, holders=alive)
         self._exports.close(parent, zvol, None, None)
-        if self._own_snapshots(dataset):
-            self._put_aside(found)
+        del self._zvols[dataset], self._blocks[dataset]
+        if snapshots := self._own_snapshots(dataset):
+            self._put_aside(found, only=snapshots, origin=found.origin)
         else:
-            del self._zvols[dataset], self._blocks[dataset]
             self._collect(found.origin)
         return Change(changed=True, value=None)
+
+    @verb
+    def revert_zvol(
+        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName, *, volsize_bytes: int
+    ) -> Change[Zvol]:
+        """See ``Storage``; it knows no operations, so a repeat reverts once more."""
+        found, name = self.get_zvol(parent, zvol), snapshot_dataset(parent, zvol, snapshot)
+        dataset, target = zvol_dataset(parent, zvol), self._snapshots.get(name)
+        if target is None or target.deferred:
+            message = f"{name} does not exist"
+            raise NotFound(message)
+        if not target.ours:
+            message = f"{name} exists and bears no mark of Zolder"
+            raise NotPermitted(message)
+        if initiators := {each.initiator for each in self._exports.attachments(parent) if each.zvol == zvol}:
+            message = f"{dataset} is exported: detach it first"
+            raise Busy(message, holders=sorted(initiators))
+        later = [each for each in self._own_snapshots(dataset) if self._snapshots[each].taken > target.taken]
+        alive = sorted(each for each in later if not self._snapshots[each].deferred)
+        if alive:
+            message = f"{dataset} has snapshots after {name} that must go first: {', '.join(alive)}"
+            raise Busy(message, holders=alive)
+        self._check_larger(name, target.volsize_bytes, volsize_bytes)
+        self._reserve(found, volsize_bytes - found.volsize_bytes)
+        if later:
+            self._put_aside(found, only=later, origin=name, reverted=True)
+        reverted = replace(found, volsize_bytes=volsize_bytes)
+        self._zvols[dataset], self._blocks[dataset] = reverted, dict(target.blocks)
+        return Change(changed=True, value=reverted)
 
     @verb
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
@@ -142,6 +171,7 @@ class FakeStorage(FakeExporting):
                 parent,
                 zvol.name,
                 zvol.volume_id,
+                reverted=dataset in self._before_revert,
                 deleted_at="1970-01-01T00:00:00Z",
                 used_bytes=0,
                 holders=tuple(sorted(c for name in self._own_snapshots(dataset) for c in self._clones(name))),

@@ -35,6 +35,7 @@ class Snapshot:
     ours: bool = True
     deferred: bool = False
     blocks: Blocks = field(default_factory=dict)
+    taken: int = 0
 
 
 # It asks the targets and not the zpool.
@@ -75,6 +76,8 @@ class FakeState(Storage):
         # What was deleted and is needed by clones, by its dataset now.
         self._aside: dict[str, Zvol] = {}
         self._guid = 0
+        self._before_revert: set[str] = set()
+        self._taken = 0
         self._foreign: set[str] = set()
         self._snapshots: dict[str, Snapshot] = {}
         self._exports = FakeExports()
@@ -88,7 +91,7 @@ class FakeState(Storage):
     def plant_foreign_snapshot(self, parent: DatasetName, zvol: ZvolName, name: str) -> None:
         """Take a snapshot as an administrator would."""
         dataset = zvol_dataset(parent, zvol)
-        self._snapshots[f"{dataset}@{name}"] = Snapshot(self._zvols[dataset].volsize_bytes, ours=False)
+        self._snapshots[f"{dataset}@{name}"] = replace(self._take(self._zvols[dataset]), ours=False)
 
     def write_block(self, dataset: str, number: int, data: bytes) -> None:
         """Write one block of a zvol, as an initiator would.
@@ -122,7 +125,8 @@ class FakeState(Storage):
 
     def _take(self, zvol: Zvol) -> Snapshot:
         blocks = self._blocks[zvol_dataset(zvol.parent, zvol.name)]
-        return Snapshot(zvol.volsize_bytes, blocks=dict(blocks))
+        self._taken += 1
+        return Snapshot(zvol.volsize_bytes, blocks=dict(blocks), taken=self._taken)
 
     def _available(self, parent: DatasetName) -> int:
         thick = (
@@ -154,21 +158,21 @@ class FakeState(Storage):
         if dataset in self._aside and not self._own_snapshots(dataset):
             self._collect(self._aside.pop(dataset).origin)
 
-    def _put_aside(self, zvol: Zvol) -> None:
-        """Keep a deleted zvol for its snapshots' clones, under another name."""
-        dataset = zvol_dataset(zvol.parent, zvol.name)
+    def _put_aside(self, zvol: Zvol, *, only: list[str], origin: str | None, reverted: bool = False) -> None:
+        """Keep some snapshots of a zvol for their clones, under another name."""
         self._guid += 1
-        aside = replace(zvol, name=put_aside_name(self._guid), sparse=True)
+        aside = replace(zvol, name=put_aside_name(self._guid), sparse=True, origin=origin)
         renamed = zvol_dataset(aside.parent, aside.name)
-        for name in self._own_snapshots(dataset):
+        for name in only:
             leaf = name.partition("@")[2]
             self._snapshots[f"{renamed}@{leaf}"] = self._snapshots.pop(name)
             for clones in (self._zvols, self._aside):
                 for clone, each in clones.items():
                     if each.origin == name:
                         clones[clone] = replace(each, origin=f"{renamed}@{leaf}")
-        del self._zvols[dataset], self._blocks[dataset]
         self._aside[renamed] = aside
+        if reverted:
+            self._before_revert.add(renamed)
 
     @staticmethod
     def _check_larger(origin: str, least_bytes: int, asked_bytes: int) -> None:

@@ -60,7 +60,7 @@ class PutAside:
     ``name`` is the dataset's leaf now, ``volume_id`` which volume it was, ``deleted_at`` when that was
     deleted (UTC, ISO 8601; empty where nobody knows). ``used_bytes`` is what goes with it, ``holders``
     whatever keeps it: clones and snapshots by their whole names, sorted. Without any it goes when the
-    figures are counted next.
+    figures are counted next. ``reverted``: the volume lives on, and this is what it was before a revert.
     """
 
     parent: DatasetName
@@ -69,6 +69,7 @@ class PutAside:
     deleted_at: str
     used_bytes: int
     holders: tuple[str, ...]
+    reverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ _DIGEST_CHARACTERS = 16
 _CLONE_ORIGIN = "zolder-clone-"
 _VIEW = "zolder-view-"
 _PUT_ASIDE = "zolder-deleted-"
+_REVERTED = "zolder-reverted-"
 
 
 class Name(str):
@@ -233,6 +234,14 @@ def put_aside_name(guid: int) -> ZvolName:
     :param guid: the zvol's own, so that no two ever meet and its former name is free.
     """
     return ZvolName(f"{_PUT_ASIDE}{guid:016x}")
+
+
+def reverted_name(zvol: ZvolName) -> ZvolName:
+    """Return the name of the clone that is to take a zvol's place, as long as it has not.
+
+    A digest, for the zvol's own name may be as long as any.
+    """
+    return ZvolName(f"{_REVERTED}{hashlib.sha256(zvol.encode()).hexdigest()[:_DIGEST_CHARACTERS]}")
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:

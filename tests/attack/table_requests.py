@@ -47,6 +47,9 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     },
     "grow_zvol": {"parent": PARENT, "zvol": "volume-own", "volsize_bytes": 128 * MIB},
     "delete_zvol": {"parent": PARENT, "zvol": "volume-own"},
+    "revert_zvol": {
+        "parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own", "volsize_bytes": 64 * MIB,
+    },
     "create_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-new"},
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_snapshots": {"parent": PARENT},

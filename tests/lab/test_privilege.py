@@ -62,6 +62,9 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
             sparse=True,
         )
 
+    def revert() -> object:
+        return storage.revert_zvol(PARENT, A, SNAPSHOT, volsize_bytes=2 * MIB)
+
     def copy() -> object:
         return storage.clone_zvol(
             PARENT, A, None, CLONE, volume_id=VolumeId(str(uuid.uuid4())), volsize_bytes=2 * MIB, sparse=True
@@ -74,10 +77,12 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         "clone": clone,
         "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
         "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
-        "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, SNAPSHOT),
+        "revert": revert,
         "copy": copy,
-        "put aside": lambda: storage.delete_zvol(PARENT, A),
-        "delete": lambda: storage.delete_zvol(PARENT, CLONE),
+        "revert past the copy": revert,
+        "put aside": lambda: storage.delete_zvol(PARENT, CLONE),
+        "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, SNAPSHOT),
+        "delete": lambda: storage.delete_zvol(PARENT, A),
     }
 
 
@@ -92,8 +97,9 @@ FIRST_REFUSED: Final = {
     ("volsize", True): "grow",
     ("mount", True): "delete clone",
     ("destroy", True): "delete clone",
-    ("rollback", True): "put aside",
-    ("rename", True): "put aside",
+    ("rollback", True): "revert",
+    ("promote", True): "revert past the copy",
+    ("rename", True): "revert past the copy",
 }
 
 

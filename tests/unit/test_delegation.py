@@ -21,7 +21,7 @@ RECORDED = """\
 Local permissions:
 \tuser zolder create
 Descendent permissions:
-\tuser zolder clone,destroy,refreservation,rename,rollback,snapshot,userprop,volsize
+\tuser zolder clone,destroy,promote,refreservation,rename,rollback,snapshot,userprop,volsize
 Local+Descendent permissions:
 \tuser zolder mount
 """
@@ -66,14 +66,14 @@ def test_each_one_is_missed(permission: Permission) -> None:
 @pytest.mark.parametrize(
     ("heading", "beyond"),
     [
-        ("Local permissions:", ["promote (on it)"]),
-        ("Descendent permissions:", ["promote (below)"]),
-        ("Local+Descendent permissions:", ["promote (below)", "promote (on it)"]),
+        ("Local permissions:", ["send (on it)"]),
+        ("Descendent permissions:", ["send (below)"]),
+        ("Local+Descendent permissions:", ["send (below)", "send (on it)"]),
     ],
 )
 def test_superfluous(heading: str, beyond: list[str]) -> None:
     """What was given beyond the needs is named with its place."""
-    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder promote")) == beyond
+    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder send")) == beyond
 
 
 def test_destroy_of_the_parent() -> None:
@@ -178,7 +178,7 @@ def test_commands() -> None:
             "-d",
             "-u",
             "zolder",
-            "mount,destroy,snapshot,clone,volsize,refreservation,rollback,rename,userprop",
+            "mount,destroy,snapshot,clone,volsize,refreservation,rollback,rename,promote,userprop",
             "data/volumes",
         ],
     ]

@@ -55,8 +55,9 @@ def as_text(each: Sequence[Trash]) -> Iterator[str]:
         if trash.trouble:
             yield f"  could not be asked: {trash.trouble}"
         for volume in trash.volumes:
+            became = "before it was reverted" if volume.reverted else "deleted"
             yield (
-                f"  volume {volume.volume_id}, deleted {volume.deleted_at or 'at a time that nobody knows'}:"
+                f"  volume {volume.volume_id}, {became} {volume.deleted_at or 'at a time that nobody knows'}:"
                 f" {_size(volume.used_bytes)} in {trash.parent}/{volume.name}, held by"
             )
             yield from (f"    {holder}" for holder in volume.holders)
@@ -80,6 +81,7 @@ def as_json(each: Sequence[Trash]) -> dict[str, Any]:
                         "volume_id": str(volume.volume_id),
                         "dataset": f"{trash.parent}/{volume.name}",
                         "deleted_at": volume.deleted_at or None,
+                        "reverted": volume.reverted,
                         "used_bytes": volume.used_bytes,
                         "holders": list(volume.holders),
                     }

@@ -105,6 +105,13 @@ class RemoteStorage(Storage):
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         return self._ask(Storage.delete_zvol, parent=parent, zvol=zvol)
 
+    def revert_zvol(
+        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName, *, volsize_bytes: int
+    ) -> Change[Zvol]:
+        return self._ask(
+            Storage.revert_zvol, parent=parent, zvol=zvol, snapshot=snapshot, volsize_bytes=volsize_bytes
+        )
+
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
         return self._ask(Storage.list_put_aside, parent=parent)
 

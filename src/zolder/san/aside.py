@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from zolder.errors import Busy, InvalidRequest
-from zolder.model import PutAside
+from zolder.model import PutAside, Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, put_aside_name, zvol_dataset
 from zolder.san import libzfs, zfs
 from zolder.san.libzfs import DELETED_MARK, VOLUME_MARK, Properties
@@ -24,15 +24,27 @@ from zolder.san.operation import Operation
 from zolder.san.zpool import Zpool, is_deleted, local, number, text
 from zolder.san.zvols import BUSY_SECONDS, destroy_zvol, held_by_deleted
 
+_REVERTED: Final = " reverted"
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 # What a rollback answers where its snapshot has gone, or a newer one has come, since they were listed.
 _MOVED_ON: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.EXDEV})
 
 
-def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName:
     """Put a zvol aside that was found to be ours, exported to nobody and held by deleted snapshots alone.
 
+    :return: its name now. Its last clone may have gone meanwhile, so it has to be collected.
     :raises Busy: a process keeps its device open; it stays as it was.
+    """
+    await_holders(zpool, zvol, operation)
+    mark_deleted(zpool, zvol)
+    return finish_putting_aside(zpool, zvol, operation)
+
+
+def await_holders(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+    """Wait a bounded time until nobody has a zvol's device open.
+
+    :raises Busy: somebody still has, and is named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
 
@@ -44,16 +56,45 @@ def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
         holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
         message = f"{dataset} is held by {', '.join(holders) or 'somebody who has just let go'}"
         raise Busy(message, holders=holders)
+
+
+def mark_deleted(zpool: Zpool, zvol: ZvolName, *, reverted: bool = False) -> None:
+    """Hide a zvol from all requests and give its reservation back.
+
+    :param reverted: a clone of one of its snapshots takes its place (zolder.san.reverting).
+    """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
-        zfs.mark_deleted(dataset, {DELETED_MARK: now})
+        zfs.mark_deleted(
+            zvol_dataset(zpool.parent, zvol), {DELETED_MARK: f"{now}{_REVERTED if reverted else ''}"}
+        )
     except ZfsError as err:
         zpool.explain(err)
-    finish_putting_aside(zpool, zvol, operation)
 
 
-def finish_putting_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
-    """Do what is left to do for a zvol that bears the mark; it may have been cut anywhere behind that."""
+def unmark_deleted(zpool: Zpool, before: Zvol) -> None:
+    """Take `mark_deleted` back: what it hid is the volume again, with its reservation.
+
+    :raises NoSpace: a thick one's reservation does not fit any more; it is sparse then.
+    """
+    try:
+        libzfs.library().set_property(zvol_dataset(before.parent, before.name), DELETED_MARK, None)
+        if not before.sparse:
+            zfs.reserve(zvol_dataset(before.parent, before.name))
+    except ZfsError as err:
+        zpool.explain(err, needed_bytes=before.volsize_bytes)
+
+
+def is_reverted(found: Properties, dataset: str) -> bool:
+    """Say whether a zvol was hidden for a clone that takes its place, and not deleted by a client."""
+    return is_deleted(found, dataset) and (local(found, DELETED_MARK, dataset) or "").endswith(_REVERTED)
+
+
+def finish_putting_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName:
+    """Do what is left to do for a zvol that bears the mark; it may have been cut anywhere behind that.
+
+    :return: as `put_aside`.
+    """
     dataset = zvol_dataset(zpool.parent, zvol)
     aside = put_aside_name(number(zpool.look(dataset)[dataset], "guid"))
     while snapshots := libzfs.library().snapshots(dataset):
@@ -71,8 +112,7 @@ def finish_putting_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> 
             zpool.library.rename(dataset, zvol_dataset(zpool.parent, aside))
         except ZfsError as err:
             zpool.explain(err)
-    # Its last clone may have gone meanwhile, and found nothing that was put aside.
-    collect(zpool, aside, operation)
+    return aside
 
 
 def collect(zpool: Zpool, zvol: ZvolName, operation: Operation) -> str | None:
@@ -115,7 +155,7 @@ def describe(parent: DatasetName, dataset: str, children: Mapping[str, Propertie
     clones = {clone for each in snapshots.values() for clone in each}
     clones |= {name for name, child in children.items() if text(child, "origin") in snapshots}
     bare = {name for name, each in snapshots.items() if not each}
-    marked = local(found, DELETED_MARK, dataset) or ""
+    marked = (local(found, DELETED_MARK, dataset) or "").removesuffix(_REVERTED)
     try:
         return PutAside(
             parent,
@@ -124,6 +164,7 @@ def describe(parent: DatasetName, dataset: str, children: Mapping[str, Propertie
             deleted_at=marked if _TIME.fullmatch(marked) else "",
             used_bytes=number(found, "used"),
             holders=tuple(sorted(clones | bare)),
+            reverted=is_reverted(found, dataset),
         )
     except InvalidRequest:
         return None  # renamed or marked by hand

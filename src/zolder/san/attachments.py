@@ -16,7 +16,7 @@ from zolder.names import ExporterName, InitiatorName, ZvolName, export_target, u
 from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.policy import Policy
 from zolder.san.records import exported_id, find_record, write_record
-from zolder.san.zpool import Zpool, local, refuse_foreign
+from zolder.san.zpool import Zpool, is_hidden, local, refuse_foreign
 from zolder.wish import Wish
 
 LOG = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ class Attachments:
         :raises NotPermitted: it is not ours, or a view where a volume is asked for.
         """
         found = self._zpool.look(self._dataset).get(self._dataset)
+        if found is not None and is_hidden(found, self._dataset):
+            return None
         if found is not None and exported_id(found, self._dataset)[1] != self._is_view:
             refuse_foreign(self._dataset)
         return found

@@ -37,8 +37,11 @@ PERMISSIONS: Final = (
     Permission("clone", below=True, requests="clone_zvol"),
     Permission("volsize", below=True, requests="grow_zvol, clone_zvol to a larger size"),
     Permission("refreservation", below=True, requests="create_zvol, clone_zvol, grow_zvol of thick ones"),
-    Permission("rollback", below=True, requests="delete_zvol: what is put aside keeps its snapshots alone"),
-    Permission("rename", below=True, requests="delete_zvol: what is put aside leaves its name"),
+    Permission(
+        "rollback", below=True, requests="revert_zvol; delete_zvol: what is put aside keeps its snapshots"
+    ),
+    Permission("rename", below=True, requests="delete_zvol, revert_zvol: what is put aside leaves its name"),
+    Permission("promote", below=True, requests="revert_zvol: older snapshots move along"),
     Permission("userprop", below=True, requests="create_zvol, clone_zvol, create_snapshot: the mark"),
 )
 

@@ -31,6 +31,8 @@ from zolder.san.parents import Site
 from zolder.san.policy import Policy
 from zolder.san.privileged import Privileged
 from zolder.san.records import accesses_in
+from zolder.san.reverting import settle
+from zolder.san.settling import settling
 from zolder.san.views import ensure_view, remove_view, views_in
 from zolder.san.zpool import Zpool
 
@@ -55,6 +57,7 @@ class ZfsExports(Storage):
         self._locks = Locks(self._site.run / "locks")
         self._policy = policy
 
+    @settling()
     def export_zvol(
         self,
         parent: DatasetName,
@@ -119,6 +122,7 @@ class ZfsExports(Storage):
                 return attachments.close_all()
             return attachments.close(Access(zvol, initiator, attachment))
 
+    @settling()
     def export_snapshot(
         self,
         parent: DatasetName,
@@ -174,6 +178,11 @@ class ZfsExports(Storage):
     def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
         """See ``Storage``."""
         return tuple(views_in(self._zpool(parent).children()))
+
+    def settle(self, parent: DatasetName, zvol: ZvolName) -> bool:
+        """End what a revert that was cut has left of a zvol; return whether there was anything."""
+        with self._changing(parent, zvol) as zpool:
+            return settle(zpool, zvol, self._operation)
 
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:

@@ -26,6 +26,8 @@ SNAPSHOT_MARK: Final = "zolder:snapshot"
 VIEW_MARK: Final = "zolder:view"
 EXPORT_RECORD: Final = "zolder:export"
 DELETED_MARK: Final = "zolder:deleted"
+REVERT_MARK: Final = "zolder:revert"
+REVERT_NOTE: Final = "zolder:reverted"
 
 _LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
 # zfs_type_t: filesystem, snapshot, volume.
@@ -43,6 +45,8 @@ PROPERTIES: Final = (
     VIEW_MARK,
     EXPORT_RECORD,
     DELETED_MARK,
+    REVERT_MARK,
+    REVERT_NOTE,
     "volsize",
     "refreservation",
     "origin",

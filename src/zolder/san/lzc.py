@@ -89,6 +89,10 @@ class ZfsLibrary:
         """Rename a zvol within its zpool; its clones' origins follow."""
         self._check(self._lib.lzc_rename(dataset.encode(), new_name.encode()), dataset)
 
+    def promote(self, clone: str) -> None:
+        """Let a clone take its origin, and what is older, over from the zvol that it was cloned from."""
+        self._check(self._lib.lzc_promote(clone.encode(), None, 0), clone)
+
     def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:
         if failure:
             for which, code in self._nvpair.unpack(errors).items():

@@ -74,6 +74,17 @@ def remove_uncloned(zpool: Zpool, name: str) -> bool | None:
     return True
 
 
+def require_snapshot(zpool: Zpool, name: str) -> None:
+    """Make sure that a snapshot of ours is there.
+
+    :raises NotFound: it is proven absent, or deleted to its clients.
+    :raises NotPermitted: a snapshot of that name is not ours.
+    """
+    if not _is_there(zpool, name):
+        message = f"{name} does not exist"
+        raise NotFound(message)
+
+
 def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None:
     """Clone a snapshot of ours to a zvol of the wanted size and reservation, or leave nothing.
 

@@ -7,13 +7,11 @@ and exports. Takes checked names only, which the policy has allowed before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from zolder.errors import AlreadyExists, Error, InvalidRequest
-from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
+from zolder.errors import AlreadyExists, InvalidRequest
+from zolder.model import Change, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
     SnapshotName,
@@ -24,32 +22,15 @@ from zolder.names import (
     snapshot_dataset,
     zvol_dataset,
 )
-from zolder.san import libzfs, lzc
-from zolder.san.aside import (
-    collect,
-    describe,
-    finish_putting_aside,
-    put_aside,
-    put_aside_in,
-    zvol_behind,
-)
-from zolder.san.attachments import Attachments
-from zolder.san.exporting import ZfsExports
-from zolder.san.index import Index
+from zolder.san import lzc
+from zolder.san.counting import sizes_in
+from zolder.san.ending import ZfsEnding
 from zolder.san.libzfs import EXPORT_RECORD, Properties
-from zolder.san.parents import recorded_guid
 from zolder.san.secrets import count_missing
-from zolder.san.snapshots import (
-    clone_snapshot,
-    clone_zvol,
-    list_snapshots,
-    remove_snapshot,
-    remove_uncloned,
-    take_snapshot,
-)
-from zolder.san.views import views_of
-from zolder.san.zpool import Zpool, is_deleted, local, number, require_zvol, text, zvol_in, zvols_in
-from zolder.san.zvols import create_zvol, destroy_zvol, look_at, owner_of, shape_zvol
+from zolder.san.settling import settling
+from zolder.san.snapshots import clone_snapshot, clone_zvol, list_snapshots, remove_snapshot, take_snapshot
+from zolder.san.zpool import Zpool, local, number, require_zvol, zvol_in, zvols_in
+from zolder.san.zvols import create_zvol, look_at, owner_of, shape_zvol
 
 LOG = logging.getLogger(__name__)
 
@@ -65,7 +46,7 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(ZfsExports):
+class ZfsStorage(ZfsEnding):
     """What one operation of one identity may do on this SAN."""
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
@@ -75,7 +56,7 @@ class ZfsStorage(ZfsExports):
 
         def list_sizes() -> dict[ZvolName, int]:
             listed.update(self._zpool(parent).children())
-            return _sizes(listed, parent)
+            return sizes_in(listed, parent)
 
         provisioned, count = self._index(parent).sum(list_sizes)
         self._sweep(parent, listed)
@@ -88,6 +69,7 @@ class ZfsStorage(ZfsExports):
             secrets_missing=count_missing(parent),
         )
 
+    @settling()
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
         """See ``Storage``."""
         return look_at(self._zpool(parent), zvol)[0]
@@ -105,6 +87,7 @@ class ZfsStorage(ZfsExports):
             changed = create_zvol(zpool, wanted)
         return Change(changed, wanted)
 
+    @settling(of="source")
     def clone_zvol(
         self,
         parent: DatasetName,
@@ -141,6 +124,7 @@ class ZfsStorage(ZfsExports):
                 clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
         return Change(existing is None, wanted)
 
+    @settling()
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
         """See ``Storage``."""
         with self._changing(parent, zvol) as zpool:
@@ -155,34 +139,7 @@ class ZfsStorage(ZfsExports):
                 self._privileged.grow_export(parent, zvol)
         return Change(wanted != found, wanted)
 
-    def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
-        """See ``Storage``."""
-        dataset, origin = zvol_dataset(parent, zvol), None
-        with self._changing(parent, zvol) as zpool:
-            found = zpool.look(dataset)
-            if found and is_deleted(found[dataset], dataset):
-                finish_putting_aside(zpool, zvol, self._operation)  # cut short before
-                found, origin = {}, None
-            elif found:
-                volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
-                attachments = Attachments(self._policy, zpool, zvol)
-                if local(found[dataset], EXPORT_RECORD, dataset):
-                    attachments.close_recorded()
-                if not destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all):
-                    attachments.close_all()
-                    put_aside(zpool, zvol, self._operation)
-                if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
-                    remove_snapshot(zpool, origin)  # left where the clone was cut short
-            self._index(parent).remove(zvol)
-        self._collect(parent, origin)
-        return Change(bool(found), None)
-
-    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
-        """See ``Storage``."""
-        children = self._zpool(parent).children()
-        each = (describe(parent, dataset, children) for dataset in put_aside_in(children))
-        return tuple(item for item in each if item is not None)
-
+    @settling()
     def create_snapshot(
         self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName
     ) -> Change[ZvolSnapshot]:
@@ -191,21 +148,6 @@ class ZfsStorage(ZfsExports):
             owner_of(zpool, zvol)
             changed = take_snapshot(zpool, snapshot_dataset(parent, zvol, snapshot))
         return Change(changed, ZvolSnapshot(parent, zvol, snapshot))
-
-    def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
-        """See ``Storage``; ZFS's deferred destroy, so clones keep what they need, but for views."""
-        name = snapshot_dataset(parent, zvol, snapshot)
-        with self._changing(parent, zvol) as zpool:
-            changed = remove_uncloned(zpool, name)
-            if changed is not None:
-                return Change(changed, None)
-            views = views_of(zpool, name)
-        # Each under its own lock, and none is waited for while another is held (zolder.san.locks).
-        for view_id in views:
-            self.withdraw_snapshot(parent, view_id, None, attachment=None)
-        with self._changing(parent, zvol) as zpool:
-            changed = remove_snapshot(zpool, name)
-        return Change(changed, None)
 
     def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
         """See ``Storage``."""
@@ -228,47 +170,3 @@ class ZfsStorage(ZfsExports):
         shape_zvol(zpool, existing, wanted)
         if existing.origin and leaf == clone_origin_leaf(wanted.volume_id):
             remove_snapshot(zpool, existing.origin)
-
-    def _collect(self, parent: DatasetName, origin: str | None) -> None:
-        """Destroy what was put aside for a clone that is gone now, and what that was cloned from in turn.
-
-        The clone's own end is done and is what was asked for. What is left here is found by the next figures
-        that list the parent.
-        """
-        try:
-            while zvol := zvol_behind(parent, origin):
-                with self._changing(parent, zvol) as zpool:
-                    origin = collect(zpool, zvol, self._operation)
-        except Error as err:
-            LOG.warning("%s stays although its clone has gone: %s", origin, err.message)
-
-    def _sweep(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
-        """Destroy what was put aside and nothing needs any more: what a cut kept `_collect` from doing."""
-        if self._policy.allows("delete_zvol"):
-            for dataset in put_aside_in(children):
-                if not libzfs.library().snapshots(dataset):
-                    self._collect(parent, f"{dataset}@")
-
-    @contextmanager
-    def _counting(self, parent: DatasetName, zvol: ZvolName, volsize_bytes: int) -> Iterator[None]:
-        """Count a zvol with its new size while it is made or grown, within the policy's limits.
-
-        Two at once each count the other: at the edge of a limit both may be refused, never both let in.
-        """
-        if self._policy.limits_sum:
-            self._sum(parent)  # renewed here if it is too old: it would forget what ZFS does not have yet
-        with self._index(parent).changing(zvol, volsize_bytes):
-            if self._policy.limits_sum:
-                provisioned, count = self._sum(parent)
-                self._policy.check_sum(count, provisioned)
-            yield
-
-    def _sum(self, parent: DatasetName) -> tuple[int, int]:
-        return self._index(parent).sum(lambda: _sizes(self._zpool(parent).children(), parent))
-
-    def _index(self, parent: DatasetName) -> Index:
-        return Index(self._site.run, parent, recorded_guid(self._site, parent))
-
-
-def _sizes(children: Mapping[str, Properties], parent: DatasetName) -> dict[ZvolName, int]:
-    return {zvol.name: zvol.volsize_bytes for zvol in zvols_in(children, parent)}

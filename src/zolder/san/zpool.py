@@ -15,7 +15,7 @@ from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
 from zolder.san import libzfs, lzc
-from zolder.san.libzfs import DELETED_MARK, VOLUME_MARK, Properties
+from zolder.san.libzfs import DELETED_MARK, REVERT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
 from zolder.san.privileged import Privileged
@@ -118,7 +118,7 @@ def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName
     :raises NotPermitted: a dataset of that name bears no mark of ours, or is no zvol.
     """
     dataset = zvol_dataset(parent, name)
-    if dataset not in found or is_deleted(found[dataset], dataset):
+    if dataset not in found or is_hidden(found[dataset], dataset):
         return None
     properties = found[dataset]
     mark = require_zvol(found, dataset)
@@ -163,7 +163,7 @@ def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
     :raises NotFound: the look proved it absent.
     :raises NotPermitted: it bears no mark of ours.
     """
-    if dataset not in found or is_deleted(found[dataset], dataset):
+    if dataset not in found or is_hidden(found[dataset], dataset):
         message = f"{dataset} does not exist"
         raise NotFound(message)
     mark = find_mark(dataset, found[dataset])
@@ -175,10 +175,11 @@ def require_ours(found: Mapping[str, Properties], dataset: str) -> VolumeId:
 def find_mark(dataset: str, found: Properties, name: str = VOLUME_MARK) -> VolumeId | None:
     """Return the volume (or the snapshot) that a dataset's own mark names; None without one of ours.
 
-    What was deleted and put aside is no volume any more (zolder.san.aside).
+    What was deleted and put aside is no volume any more (zolder.san.aside), and what is to take a volume's
+    place is none yet (zolder.san.reverting).
     """
     mark = local(found, name, dataset)
-    if mark is None or is_deleted(found, dataset):
+    if mark is None or is_hidden(found, dataset):
         return None
     try:
         return VolumeId(mark)
@@ -189,6 +190,11 @@ def find_mark(dataset: str, found: Properties, name: str = VOLUME_MARK) -> Volum
 def is_deleted(found: Properties, dataset: str) -> bool:
     """Say whether a zvol of ours was deleted and is kept for its snapshots' clones alone."""
     return local(found, DELETED_MARK, dataset) is not None and local(found, VOLUME_MARK, dataset) is not None
+
+
+def is_hidden(found: Properties, dataset: str) -> bool:
+    """Say whether a zvol of ours is no volume any more, or none yet."""
+    return is_deleted(found, dataset) or local(found, REVERT_MARK, dataset) is not None
 
 
 def is_deferred(found: Properties) -> bool:

@@ -137,11 +137,21 @@ def destroy_zvol(
 
 
 def _is_needed(zpool: Zpool, zvol: ZvolName) -> bool:
-    """Say whether deleted snapshots hold a zvol, and remove what clones that were cut short left behind.
+    """Say whether deleted snapshots hold a zvol.
 
     :raises Busy: it has other snapshots: Cinder's own, or somebody else's.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
+    remove_clone_origins(zpool, dataset)
+    alive = alive_snapshots(dataset)
+    if alive:
+        message = f"{dataset} has snapshots that must go first: {', '.join(alive[:8])}"
+        raise Busy(message, holders=alive)
+    return bool(libzfs.library().snapshots(dataset))
+
+
+def remove_clone_origins(zpool: Zpool, dataset: str) -> None:
+    """Remove what clones of a zvol that were cut short left behind, or let it go with its clone."""
     for name, found in libzfs.library().snapshots(dataset).items():
         mark = local(found, SNAPSHOT_MARK, name)
         if is_clone_origin(name) and mark == name.partition("@")[2] and not is_deferred(found):
@@ -149,11 +159,6 @@ def _is_needed(zpool: Zpool, zvol: ZvolName) -> bool:
                 zpool.library.destroy_snapshot(name)
             except ZfsError as err:
                 zpool.explain(err)
-    alive = alive_snapshots(dataset)
-    if alive:
-        message = f"{dataset} has snapshots that must go first: {', '.join(alive[:8])}"
-        raise Busy(message, holders=alive)
-    return bool(libzfs.library().snapshots(dataset))
 
 
 def held_by_deleted(dataset: str) -> bool:

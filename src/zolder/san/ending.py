@@ -1,0 +1,147 @@
+"""The part of the storage contract that deletes and reverts, and keeps what clones still need.
+
+Implements its verbs of zolder.api.Storage, from steps in zolder.san.zvols, snapshots, aside and reverting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from zolder.errors import Busy, Error
+from zolder.model import Change, PutAside, Zvol
+from zolder.names import (
+    DatasetName,
+    SnapshotName,
+    ZvolName,
+    clone_origin_leaf,
+    snapshot_dataset,
+    zvol_dataset,
+)
+from zolder.san import libzfs
+from zolder.san.aside import (
+    await_holders,
+    collect,
+    describe,
+    finish_putting_aside,
+    put_aside,
+    put_aside_in,
+    zvol_behind,
+)
+from zolder.san.attachments import Attachments
+from zolder.san.counting import ZfsCounting
+from zolder.san.libzfs import EXPORT_RECORD, Properties
+from zolder.san.records import find_record
+from zolder.san.reverting import revert_zvol, settle, unsettled_in, was_reverted_by
+from zolder.san.settling import settling
+from zolder.san.snapshots import remove_snapshot, remove_uncloned, require_snapshot
+from zolder.san.views import views_of
+from zolder.san.zpool import is_hidden, local, require_zvol, text
+from zolder.san.zvols import destroy_zvol, look_at
+
+LOG = logging.getLogger(__name__)
+
+
+class ZfsEnding(ZfsCounting):
+    """How zvols and snapshots end."""
+
+    def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
+        """See ``Storage``."""
+        dataset, origin = zvol_dataset(parent, zvol), None
+        with self._changing(parent, zvol) as zpool:
+            found = zpool.look(dataset)
+            if (not found or is_hidden(found[dataset], dataset)) and settle(zpool, zvol, self._operation):
+                found = zpool.look(dataset)
+            if found and is_hidden(found[dataset], dataset):
+                aside = finish_putting_aside(zpool, zvol, self._operation)  # cut short before
+                found, origin = {}, f"{zvol_dataset(parent, aside)}@"
+            elif found:
+                volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
+                attachments = Attachments(self._policy, zpool, zvol)
+                if local(found[dataset], EXPORT_RECORD, dataset):
+                    attachments.close_recorded()
+                gone = destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
+                if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
+                    remove_snapshot(zpool, origin)  # left where the clone was cut short
+                if not gone:
+                    # A clone that was to take its place and did not would be one of those that need it.
+                    settle(zpool, zvol, self._operation)
+                    attachments.close_all()
+                    aside = put_aside(zpool, zvol, self._operation)
+                    origin = f"{zvol_dataset(parent, aside)}@"
+            self._index(parent).remove(zvol)
+        self._collect(parent, origin)
+        return Change(bool(found), None)
+
+    @settling()
+    def revert_zvol(
+        self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName, *, volsize_bytes: int
+    ) -> Change[Zvol]:
+        """See ``Storage``."""
+        dataset, name = zvol_dataset(parent, zvol), snapshot_dataset(parent, zvol, snapshot)
+        with self._changing(parent, zvol) as zpool:
+            settle(zpool, zvol, self._operation)
+            found, properties = look_at(zpool, zvol)
+            wanted = replace(found, volsize_bytes=volsize_bytes)
+            if was_reverted_by(properties, dataset, self._operation.id):
+                return Change(changed=False, value=wanted)
+            require_snapshot(zpool, name)
+            wish = find_record(properties, dataset)
+            if wish is not None:
+                message = f"{dataset} is exported: detach it first"
+                raise Busy(message, holders=list(wish.initiators))
+            await_holders(zpool, zvol, self._operation)
+            with self._counting(parent, zvol, volsize_bytes):
+                aside = revert_zvol(zpool, found, name, wanted, self._operation)
+        self._collect(parent, f"{zvol_dataset(parent, aside)}@" if aside else None)
+        return Change(changed=True, value=wanted)
+
+    def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
+        """See ``Storage``."""
+        children = self._zpool(parent).children()
+        each = (describe(parent, dataset, children) for dataset in put_aside_in(children))
+        return tuple(item for item in each if item is not None)
+
+    def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
+        """See ``Storage``; ZFS's deferred destroy, so clones keep what they need, but for views."""
+        name = snapshot_dataset(parent, zvol, snapshot)
+        with self._changing(parent, zvol) as zpool:
+            changed = remove_uncloned(zpool, name)
+            if changed is False and settle(zpool, zvol, self._operation):
+                changed = remove_uncloned(zpool, name)
+            if changed is not None:
+                return Change(changed, None)
+            views = views_of(zpool, name)
+        # Each under its own lock, and none is waited for while another is held (zolder.san.locks).
+        for view_id in views:
+            self.withdraw_snapshot(parent, view_id, None, attachment=None)
+        with self._changing(parent, zvol) as zpool:
+            changed = remove_snapshot(zpool, name)
+        return Change(changed, None)
+
+    def _collect(self, parent: DatasetName, origin: str | None) -> None:
+        """Destroy what was put aside for a clone that is gone now, and what that was cloned from in turn.
+
+        The clone's own end is done and is what was asked for. What is left here is found by the next figures
+        that list the parent.
+        """
+        try:
+            while zvol := zvol_behind(parent, origin):
+                with self._changing(parent, zvol) as zpool:
+                    origin = collect(zpool, zvol, self._operation)
+        except Error as err:
+            LOG.warning("%s stays although its clone has gone: %s", origin, err.message)
+
+    def _sweep(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
+        """Destroy what was put aside and nothing needs any more: what a cut kept `_collect` from doing."""
+        if self._policy.allows("revert_zvol"):
+            for zvol in unsettled_in(children):
+                try:
+                    self.settle(parent, zvol)
+                except Error as err:
+                    LOG.warning("a revert of %s that was cut stays so: %s", zvol, err.message)
+        if self._policy.allows("delete_zvol"):
+            for dataset in put_aside_in(children):
+                if not libzfs.library().snapshots(dataset):
+                    self._collect(parent, f"{dataset}@")
