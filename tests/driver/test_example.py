@@ -42,7 +42,7 @@ def test_every_option_exists(section: configuration.Configuration) -> None:
 def test_it_will_do(section: configuration.Configuration) -> None:
     """The example is a back end that the driver accepts, with the host key file and the key that it names."""
     settings = read_settings(section)
-    assert settings.parent == DatasetName("data/volumes")
+    assert settings.parents == (DatasetName("data/volumes"),)
     assert settings.use_chap
     assert isinstance(settings.way, SshTarget)
     assert settings.way.known_hosts == ("/etc/cinder/zolder_known_hosts",)

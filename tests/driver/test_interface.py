@@ -80,6 +80,7 @@ def test_the_managers_own_calls_bind() -> None:
         ("terminate_connection_snapshot", ("snapshot", "connector"), {"force": False}),
         ("remove_export_snapshot", ("context", "snapshot"), {}),
         ("extend_volume", ("volume", 2), {}),
+        ("revert_to_snapshot", ("context", "volume", "snapshot"), {}),
         ("get_volume_stats", (), {"refresh": True}),
     ]
     for name, positional, keywords in calls:
@@ -88,6 +89,6 @@ def test_the_managers_own_calls_bind() -> None:
 
 def test_what_the_driver_does_not_do_it_does_not_pretend() -> None:
     """A stub that lies loses data: what is not overridden is Cinder's own honest default."""
-    for name in ("migrate_volume", "retype", "manage_existing", "revert_to_snapshot", "failover_host"):
+    for name in ("migrate_volume", "retype", "manage_existing", "failover_host"):
         assert name not in OWN
     assert ZolderDriver.SUPPORTS_ACTIVE_ACTIVE is False

@@ -142,7 +142,7 @@ def test_a_secret_of_iscsis_time_is_not_sent(
     lose_exports(san)
     driver.update_provider_info([made], [])
     assert san.list_attachments(PARENT) == before
-    assert driver._reconciliation.send_secrets(lambda: [made]) == Sent(0, complete=True)
+    assert driver._reconciliation.send_secrets(lambda: [made], PARENT) == Sent(0, complete=True)
     assert "could not be made sure of" not in caplog.text
     assert (made.provider_auth, snapshot.provider_auth) == secrets
     assert all(secrets)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.driver.cloud import Cloud
+from tests.driver.cloud import PARENT, Cloud
 from zolder.cli import backends
 from zolder.cli.finding import Kind
+from zolder.names import DatasetName
 
 
 def test_words_and_status(cloud: Cloud) -> None:
@@ -120,3 +121,17 @@ def test_command_runs_by_itself(cloud: Cloud, tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, "could not be looked at" in done.stdout) == (2, True), done.stderr
     assert not done.stderr
+
+
+def test_a_parent_after_the_other(cloud: Cloud) -> None:
+    """A back end's volumes are compared with the parent that their pool is, and with no other."""
+    fast = DatasetName("fast/volumes")
+    text = cloud.configuration.read_text()
+    text = text.replace("[one]\n", f"[one]\nsan_zfs_volume_base = {PARENT}, {fast}\n")
+    cloud.configuration.write_text(text.replace("other, one, two", "one"))
+    cloud.san._parents = (PARENT, fast)
+    cloud.add_volume()
+    lost = cloud.add_volume(zvol=False, host=f"control@one#{fast}")
+    findings = cloud.findings()
+    assert [finding["object"] for finding in findings] == [f"{fast}/volume-{lost}"]
+    assert cloud.run_command("trash")[1].count(" on 192.0.2.1\n") == 2

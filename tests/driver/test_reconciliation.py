@@ -247,7 +247,7 @@ def test_who_could_not_be_detached_is_attached_still(make_driver: MakeDriver, *,
     lose_exports(taken)
     driver.update_provider_info([volume], [])
     assert taken.list_attachments(PARENT) == before
-    assert driver._reconciliation.send_secrets(lambda: [volume]) == Sent(1, complete=True)
+    assert driver._reconciliation.send_secrets(lambda: [volume], PARENT) == Sent(1, complete=True)
     driver.terminate_connection(volume, connector, force=forced)
     taken.imported = False
     with pytest.raises(exception.VolumeBackendAPIException):
@@ -293,7 +293,7 @@ def test_secrets_are_sent_and_what_nobody_has_is_said(
     taken.take_over()
     for lines in (1, 2, 3, 3, 3):
         assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
-        wait_until(lambda: not driver._missing_secrets._sending, 10, "the round ended")
+        wait_until(lambda: not driver._missing_secrets[PARENT]._sending, 10, "the round ended")
         assert len(warnings(caplog)) == lines
     assert None not in secrets_of(taken, known).values()
     assert None in secrets_of(taken, unknown).values()
@@ -319,7 +319,7 @@ def test_a_back_end_speaks_of_its_own_secrets(
     taken.take_over()
     for driver in (nvme, plain) * 3:
         driver.get_volume_stats(refresh=True)
-        wait_until(lambda one=driver: not one._missing_secrets._sending, 10, "the round ended")  # type: ignore[misc]  # bound now
+        wait_until(lambda one=driver: not one._missing_secrets[PARENT]._sending, 10, "the round ended")  # type: ignore[misc]  # bound now
     [hopeless] = warnings(caplog)
     assert "that no attachment of back end plain has" in hopeless
     theirs.get_volume_stats(refresh=True)
@@ -355,11 +355,11 @@ def test_a_refused_round_is_not_complete(make_driver: MakeDriver, san: FakeStora
     driver = make_driver("use_chap_auth = true")
     kept, gone = volumes_on(driver, 2, ONE)
     send = driver._reconciliation.send_secrets
-    assert send(lambda: [kept, gone]) == Sent(2, complete=True)
+    assert send(lambda: [kept, gone], PARENT) == Sent(2, complete=True)
     driver.delete_volume(gone)
-    assert send(lambda: [kept, gone]) == Sent(1, complete=False)
+    assert send(lambda: [kept, gone], PARENT) == Sent(1, complete=False)
     san.imported = False
-    assert send(lambda: [kept]) == Sent(0, complete=False)
+    assert send(lambda: [kept], PARENT) == Sent(0, complete=False)
 
 
 def test_an_internal_detachment_ends_no_other(make_driver: MakeDriver) -> None:

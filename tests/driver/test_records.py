@@ -343,6 +343,6 @@ def test_secrets_that_cannot_be_sent_do_not_fail_the_stats(
     driver = cinder.manager.driver
     assert driver.get_volume_stats(refresh=True)["backend_state"] == "up"
     wait_until(lambda: "could not be looked at" in caplog.text, 10, "the log says why none were sent")
-    wait_until(lambda: not driver._missing_secrets._sending, 10, "the round has ended")
+    wait_until(lambda: not driver._missing_secrets[PARENT]._sending, 10, "the round has ended")
     assert "lacked their CHAP secrets" not in caplog.text
     assert taken.get_figures(PARENT).secrets_missing == 1

@@ -36,7 +36,7 @@ def test_the_drafts_configuration_goes_on_working(configure: Configure) -> None:
     assert isinstance(settings.way, SshTarget)
     assert (settings.way.address, settings.way.login) == ("172.17.1.7", "root")
     assert settings.way.private_key == "/etc/nova/sankey"
-    assert settings.parent == "data/openstack/volume"
+    assert settings.parents == ("data/openstack/volume",)
     assert settings.route == Route(
         TGT, TargetPrefix("iqn.2010-10.org.openstack:"), (Portal("172.17.1.7:3260"),)
     )
@@ -72,7 +72,7 @@ def test_defaults(configure: Configure) -> None:
     """With san_ip alone: targets at san_ip, thin, the data/volumes parent, Cinder's known_hosts file."""
     settings = read_settings(configure("san_ip = 192.0.2.1"))
     assert settings.route.portals == ("192.0.2.1:3260",)
-    assert settings.parent == "data/volumes"
+    assert settings.parents == ("data/volumes",)
     assert settings.route.prefix == "iqn.2010-10.org.openstack:"
     assert (settings.sparse, settings.use_chap, settings.deadline_seconds) == (True, False, 55)
     assert (settings.min_channels, settings.max_channels) == (1, 5)

@@ -200,3 +200,40 @@ def test_the_zvol_bears_the_volumes_id(driver: ZolderDriver, san: FakeStorage) -
     volume = new_volume()
     driver.create_volume(volume)
     assert san.get_zvol(PARENT, ZvolName(volume.name)).volume_id == VolumeId(volume.name_id)
+
+
+def test_a_volume_goes_back_to_its_snapshot(driver: ZolderDriver, san: FakeStorage) -> None:
+    """Its data are the snapshot's again, without a temporary snapshot of Cinder's, and it keeps its size."""
+    volume = new_volume()
+    driver.create_volume(volume)
+    dataset = f"{PARENT}/volume-{volume.id}"
+    san.write_block(dataset, 0, b"before")
+    snapshot = new_snapshot(volume)
+    driver.create_snapshot(snapshot)
+    san.write_block(dataset, 0, b"after")
+    assert driver.snapshot_revert_use_temp_snapshot() is False
+    driver.revert_to_snapshot(None, volume, snapshot)
+    assert san.read_blocks(dataset) == {0: b"before"}
+    assert san.get_zvol(PARENT, ZvolName(f"volume-{volume.id}")).volsize_bytes == GIB
+
+
+def test_a_snapshot_that_is_gone_reverts_nothing(driver: ZolderDriver, san: FakeStorage) -> None:
+    """That is said in Cinder's words, and the volume is as it was."""
+    volume = new_volume()
+    driver.create_volume(volume)
+    san.write_block(f"{PARENT}/volume-{volume.id}", 0, b"mine")
+    with pytest.raises(exception.SnapshotNotFound):
+        driver.revert_to_snapshot(None, volume, new_snapshot(volume))
+    assert san.read_blocks(f"{PARENT}/volume-{volume.id}") == {0: b"mine"}
+
+
+def test_a_volume_goes_before_its_clones(driver: ZolderDriver, san: FakeStorage) -> None:
+    """Cinder deletes a source while its copies live: they keep their data."""
+    source, copy = new_volume(), new_volume()
+    driver.create_volume(source)
+    san.write_block(f"{PARENT}/volume-{source.id}", 0, b"shared")
+    driver.create_cloned_volume(copy, source)
+    driver.delete_volume(source)
+    assert san.read_blocks(f"{PARENT}/volume-{copy.id}") == {0: b"shared"}
+    driver.delete_volume(copy)
+    assert (san.list_zvols(PARENT), san.list_put_aside(PARENT)) == ((), ())

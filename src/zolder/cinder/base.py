@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from cinder import context as cinder_context
@@ -17,10 +19,12 @@ from zolder.cinder.objects import Volume
 from zolder.cinder.options import zolder_opts
 from zolder.cinder.reconciliation import Reconciliation, Sent
 from zolder.cinder.settings import Settings, append_options, read_settings
-from zolder.cinder.stats import stats_down, stats_up
+from zolder.cinder.stats import describe_stats
 from zolder.cinder.storage import San, open_san
-from zolder.cinder.translate import translated
+from zolder.cinder.translate import translated, zvol_of
 from zolder.errors import Error, NotFound, NotPermitted
+from zolder.model import PoolFigures
+from zolder.names import DatasetName
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ class DriverBase(driver.VolumeDriver):
     _san: San
     _exports: Exports
     _reconciliation: Reconciliation
-    _missing_secrets: MissingSecrets
+    _missing_secrets: dict[DatasetName, MissingSecrets]
 
     def __init__(
         self, *args: object, connect: Callable[[Settings], San] = open_san, **kwargs: object
@@ -42,7 +46,7 @@ class DriverBase(driver.VolumeDriver):
         append_options(self.configuration)
         self._connect = connect
         self._leave: Callable[[], None] = lambda: None
-        self._trouble: str | None = None
+        self._troubles: dict[DatasetName, str | None] = {}
 
     @staticmethod
     def get_driver_options() -> list[Any]:
@@ -64,50 +68,51 @@ class DriverBase(driver.VolumeDriver):
         self._leave = self._san.close
         self._exports = Exports(self._settings, self._san)
         self._reconciliation = Reconciliation(self._settings, self._san, self._exports)
-        self._missing_secrets = MissingSecrets(
-            self._settings.backend_name, self._settings.parent, self._send_secrets
-        )
+        self._missing_secrets = {
+            parent: MissingSecrets(self._settings.backend_name, parent, partial(self._send_secrets, parent))
+            for parent in self._settings.parents
+        }
 
     def check_for_setup_error(self) -> None:
-        """Make sure that the parent is there and is ours; the SAN records it at the first time.
+        """Make sure that each parent is there and is ours; the SAN records it at the first time.
 
         :raises InvalidConfigurationValue: there is no such parent, or it is not this identity's.
-        :raises VolumeBackendAPIException: the zpool is not there, or ZFS is not.
+        :raises VolumeBackendAPIException: its zpool is not there, or ZFS is not.
         """
-        with translated(NotFound, NotPermitted, to=self._name_parent_option):
-            self._san.storage.get_figures(self._settings.parent)
-
-    def _name_parent_option(self, err: Error) -> Exception:
-        option = f"san_zfs_volume_base = {self._settings.parent} will not do"
-        unfit: Exception = exception.InvalidConfigurationValue(f"{option}: {err.message}.")
-        return unfit
+        for parent in self._settings.parents:
+            with translated(NotFound, NotPermitted, to=partial(_name_parent_option, parent)):
+                self._san.storage.get_figures(parent)
 
     def _update_volume_stats(self) -> None:
         """Ask for the figures; while they cannot be had, report the back end as down instead of failing.
 
         Cinder asks every minute, so a back end that answers again is up again by itself.
         """
-        name, trouble = self._settings.backend_name, None
-        asked = self._missing_secrets.clock()
+        known = {parent: self._ask_figures(parent) for parent in self._settings.parents}
+        self._stats = describe_stats(self._settings, known)
+
+    def _ask_figures(self, parent: DatasetName) -> PoolFigures | None:
+        missing_secrets, trouble, figures = self._missing_secrets[parent], None, None
+        asked = missing_secrets.clock()
         try:
-            figures = self._san.soon.get_figures(self._settings.parent)
+            figures = self._san.soon.get_figures(parent)
         except Error as err:
             trouble = err.message
-            self._stats = stats_down(self._settings)
         else:
-            self._stats = stats_up(self._settings, figures)
             if takes_chap(self._settings.route):  # else they are another back end's over the same parent
-                self._missing_secrets.notice(figures.secrets_missing, asked)
+                missing_secrets.notice(figures.secrets_missing, asked)
         # A line a change, not a minute: the log must stay readable while a SAN is down for a night. Outside
         # the handler, where oslo.log would print the error behind the line once more.
-        if trouble is not None and trouble != self._trouble:
-            LOG.warning("Back end %s is down: %s", name, trouble)
-        elif trouble is None and self._trouble is not None:
-            LOG.info("Back end %s is up again.", name)
-        self._trouble = trouble
+        before, name = self._troubles.get(parent), self._settings.backend_name
+        if trouble is not None and trouble != before:
+            LOG.warning("Back end %s#%s is down: %s", name, parent, trouble)
+        elif trouble is None and before is not None:
+            LOG.info("Back end %s#%s is up again.", name, parent)
+        self._troubles[parent] = trouble
+        return figures
 
-    def _send_secrets(self) -> Sent:
-        return self._reconciliation.send_secrets(self._volumes)
+    def _send_secrets(self, parent: DatasetName) -> Sent:
+        return self._reconciliation.send_secrets(self._volumes, parent)
 
     def _volumes(self) -> Iterable[Volume]:
         """Return Cinder's record of this back end's volumes, each with its attachments."""
@@ -117,6 +122,28 @@ class DriverBase(driver.VolumeDriver):
         )
         return volumes
 
-    def get_pool(self, volume: Volume) -> str:  # noqa: ARG002 - Cinder's interface
-        """Return the pool of a volume whose record does not say it: a back end has one, its parent."""
-        return str(self._settings.parent)
+    def get_pool(self, volume: Volume) -> str:
+        """Return the pool of a volume whose record does not say it: the parent that has its zvol.
+
+        Cinder asks for it when cinder-volume starts, of volumes that are older than pools.
+        """
+        *others, last = self._settings.parents
+        with translated():
+            for parent in others:
+                with suppress(NotFound):
+                    self._san.storage.get_zvol(parent, zvol_of(volume))
+                    return str(parent)
+        return str(last)
+
+    def _parent_of(self, volume: Volume) -> DatasetName:
+        """Return the parent that a volume is in; call it where our errors are translated.
+
+        :raises InvalidRequest: Cinder has it in a pool that is none of this back end's.
+        """
+        return self._settings.parent_of(volume.host)
+
+
+def _name_parent_option(parent: DatasetName, err: Error) -> Exception:
+    option = f"san_zfs_volume_base = {parent} will not do"
+    unfit: Exception = exception.InvalidConfigurationValue(f"{option}: {err.message}.")
+    return unfit

@@ -66,7 +66,7 @@ class Exports:
         :raises InvalidRequest: CHAP is asked for and the volume has no secret.
         :raises Error: as Storage.export_zvol.
         """
-        zvol, parent, soon = zvol_of(volume), self._settings.parent, self._san.soon
+        zvol, parent, soon = zvol_of(volume), self._settings.parent_of(volume.host), self._san.soon
         initiator = initiator_of(connector, self._settings.route.exporter)
         chap = self._chap(volume, zvol, initiator)
         use = name_use(volume, connector)
@@ -86,7 +86,7 @@ class Exports:
         :raises InvalidConnectorException: the connector is of no use to this back end's exporter.
         :raises Error: as Storage.withdraw_zvol.
         """
-        zvol, parent = zvol_of(volume), self._settings.parent
+        zvol, parent = zvol_of(volume), self._settings.parent_of(volume.host)
         if connector is None:
             initiator, attachment = None, None
             ended = _attachments_on_record(volume)
@@ -136,7 +136,8 @@ class Exports:
         :raises InvalidRequest: CHAP is asked for and the snapshot has no secret.
         :raises Error: as Storage.export_snapshot.
         """
-        view_id, parent, soon = view_id_of(snapshot), self._settings.parent, self._san.soon
+        view_id, soon = view_id_of(snapshot), self._san.soon
+        parent = self._settings.parent_of(snapshot.volume.host)
         initiator = initiator_of(connector, self._settings.route.exporter)
         attachment = attachment_of(connector)
         chap = self._chap(snapshot, view_name(view_id), initiator)
@@ -168,7 +169,10 @@ class Exports:
             initiator = initiator_of(connector, self._settings.route.exporter)
             attachment = attachment_of(connector)
         self._san.storage.withdraw_snapshot(
-            self._settings.parent, view_id_of(snapshot), initiator, attachment=attachment
+            self._settings.parent_of(snapshot.volume.host),
+            view_id_of(snapshot),
+            initiator,
+            attachment=attachment,
         )
 
     def _ends(self, volume: Volume, connector: Connector) -> tuple[InitiatorName, AttachmentId | None]:

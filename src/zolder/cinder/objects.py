@@ -29,6 +29,8 @@ class Volume(Protocol):
     name_id: str
     name: str
     size: int
+    # host@backend#pool
+    host: str | None
     status: str | None
     provider_auth: str | None
     provider_location: str | None
@@ -41,5 +43,6 @@ class Snapshot(Protocol):
     id: str
     name: str
     volume_name: str
+    volume: Volume
     provider_auth: str | None
     provider_location: str | None

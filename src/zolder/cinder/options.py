@@ -18,7 +18,8 @@ zolder_opts: Final = [
         "san_zfs_volume_base",
         default="data/volumes",
         help="The parent: the dataset on the SAN below which this back end's zvols live. It must exist, and"
-        " the SAN's policy must list it. A trailing slash, as in 2012, does no harm.",
+        " the SAN's policy must list it. A trailing slash, as in 2012, does no harm. Several, separated by"
+        " commas and perhaps on several zpools, are a Cinder pool each, by which the scheduler places.",
     ),
     cfg.IntOpt(
         "zolder_deadline",

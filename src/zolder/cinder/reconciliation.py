@@ -25,6 +25,7 @@ from zolder.cinder.storage import San
 from zolder.cinder.translate import initiator_of, zvol_of
 from zolder.errors import Error
 from zolder.model import Access
+from zolder.names import DatasetName
 
 LOG = logging.getLogger(__name__)
 
@@ -53,30 +54,35 @@ class Reconciliation:
         """Have the attachments of some volumes open, as each initiator was told."""
         self._ensure(lambda: volumes)
 
-    def send_secrets(self, volumes: Callable[[], Iterable[Volume]]) -> Sent:
-        """Send the CHAP secrets of all volumes in use again; zolder.cinder.missing_secrets says when.
+    def send_secrets(self, volumes: Callable[[], Iterable[Volume]], parent: DatasetName) -> Sent:
+        """Send the CHAP secrets of a parent's volumes in use again; zolder.cinder.missing_secrets says when.
 
         :param volumes: asks Cinder's database.
         """
-        return self._ensure(volumes, with_secrets=True)
+        return self._ensure(volumes, secrets_of=parent)
 
-    def _ensure(self, volumes: Callable[[], Iterable[Volume]], *, with_secrets: bool = False) -> Sent:
+    def _ensure(
+        self, volumes: Callable[[], Iterable[Volume]], *, secrets_of: DatasetName | None = None
+    ) -> Sent:
         causes, opened, complete = _Causes(self._settings.backend_name), 0, False
         try:
             wanted = self._recorded(volumes(), causes)
-            if with_secrets:
-                wanted = [access for access in wanted if access.chap is not None]
-            for start in range(0, len(wanted), _BATCH):
-                opened += self._send(wanted[start : start + _BATCH], causes)
-            complete = opened == len(wanted)
+            if secrets_of:
+                secrets = [access for access in wanted[secrets_of] if access.chap is not None]
+                wanted = {secrets_of: secrets}
+            for parent, accesses in wanted.items():
+                for start in range(0, len(accesses), _BATCH):
+                    opened += self._send(parent, accesses[start : start + _BATCH], causes)
+            complete = opened == sum(len(accesses) for accesses in wanted.values())
         except Exception:
             # Whatever it is, the volumes must come up; the traceback is for whoever repairs this.
             LOG.exception("The exports of back end %s could not be looked at", self._settings.backend_name)
         causes.say()
         return Sent(opened, complete=complete)
 
-    def _recorded(self, volumes: Iterable[Volume], causes: _Causes) -> list[Access]:
-        ended, found = self._exports.ended(), []
+    def _recorded(self, volumes: Iterable[Volume], causes: _Causes) -> dict[DatasetName, list[Access]]:
+        ended = self._exports.ended()
+        found: dict[DatasetName, list[Access]] = {parent: [] for parent in self._settings.parents}
         for volume in volumes:
             for row in volume.volume_attachment or ():
                 if not row.connector:
@@ -87,12 +93,12 @@ class Reconciliation:
                     )
                     continue
                 try:
-                    access = self._access(volume, row)
+                    parent, access = self._settings.parent_of(volume.host), self._access(volume, row)
                 except (Error, exception.InvalidConnectorException) as err:
                     causes.note(type(err).__name__, volume.id, str(err))
                     continue
                 if access.attachment not in ended:
-                    found.append(access)
+                    found[parent].append(access)
         return found
 
     def _access(self, volume: Volume, row: Attachment) -> Access:
@@ -104,12 +110,10 @@ class Reconciliation:
         chap = chap_of(told) if told else chap_for(volume.provider_auth, route, zvol, initiator)
         return Access(zvol, initiator, attachment_of(connector), chap)
 
-    def _send(self, batch: Sequence[Access], causes: _Causes) -> int:
+    def _send(self, parent: DatasetName, batch: Sequence[Access], causes: _Causes) -> int:
         refused = len(batch)
         try:
-            change = self._san.storage.ensure_exports(
-                self._settings.parent, tuple(batch), route=self._settings.route
-            )
+            change = self._san.storage.ensure_exports(parent, tuple(batch), route=self._settings.route)
         except Error as err:
             causes.note(err.code, batch[0].zvol, err.message, count=len(batch))
         else:
@@ -120,13 +124,13 @@ class Reconciliation:
         ended = self._exports.ended()
         for access in batch:
             if access.attachment in ended:
-                self._withdraw(access)
+                self._withdraw(parent, access)
         return len(batch) - refused
 
-    def _withdraw(self, access: Access) -> None:
+    def _withdraw(self, parent: DatasetName, access: Access) -> None:
         try:
             self._san.storage.withdraw_zvol(
-                self._settings.parent, access.zvol, access.initiator, attachment=access.attachment
+                parent, access.zvol, access.initiator, attachment=access.attachment
             )
         except Error as err:
             trouble = err.message

@@ -62,7 +62,7 @@ class Settings:
     """
 
     backend_name: str
-    parent: DatasetName
+    parents: tuple[DatasetName, ...]
     sparse: bool
     way: SshTarget | LocalAgent
     min_channels: int
@@ -72,6 +72,24 @@ class Settings:
     use_chap: bool
     reserved_percentage: int
     max_over_subscription_ratio: float | str
+
+    def parent_of(self, host: str | None) -> DatasetName:
+        """Return the parent of a volume, by the pool in its host (``host@backend#pool``).
+
+        :raises InvalidRequest: it is in a pool that is none of this back end's, or in none where there are
+            several: then nothing about it would be true.
+        """
+        pool = (host or "").partition("#")[2]
+        if not pool and len(self.parents) == 1:
+            return self.parents[0]
+        if pool not in self.parents:
+            listed = ", ".join(self.parents)
+            message = (
+                f"Cinder has the volume at {host}, and san_zfs_volume_base is {listed}: put its parent"
+                " back into it, or migrate the volume"
+            )
+            raise InvalidRequest(message)
+        return DatasetName(pool)
 
     @property
     def san_address(self) -> str:
@@ -96,7 +114,7 @@ def read_settings(configuration: Configuration) -> Settings:
         LOG.warning("san_zfs_command is ignored: the agent on the SAN chooses what it runs.")
     return Settings(
         backend_name=configuration.safe_get("volume_backend_name") or "zolder",
-        parent=_checked(DatasetName, "san_zfs_volume_base", configuration.san_zfs_volume_base.rstrip("/")),
+        parents=_parents(configuration),
         sparse=configuration.san_thin_provision,
         way=_way(configuration),
         min_channels=configuration.ssh_min_pool_conn,
@@ -109,6 +127,15 @@ def read_settings(configuration: Configuration) -> Settings:
             configuration.max_over_subscription_ratio, supports_auto=True
         ),
     )
+
+
+def _parents(configuration: Configuration) -> tuple[DatasetName, ...]:
+    option = "san_zfs_volume_base"
+    written = [word.strip().rstrip("/") for word in configuration.san_zfs_volume_base.split(",")]
+    parents = tuple(_checked(DatasetName, option, word) for word in written)
+    if len(set(parents)) < len(parents):
+        _refuse(f"{option} = {configuration.san_zfs_volume_base} will not do: it names a parent twice.")
+    return parents
 
 
 def _way(configuration: Configuration) -> SshTarget | LocalAgent:

@@ -5,6 +5,7 @@ The keys are those of cinder/interface/volume_driver.py, get_volume_stats. Pure,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cinder.common import constants
@@ -13,12 +14,18 @@ from zolder import __version__
 from zolder.cinder.settings import Settings
 from zolder.cinder.translate import GIB
 from zolder.model import PoolFigures
-from zolder.names import NVMET
+from zolder.names import NVMET, DatasetName
 
 
-def stats_up(settings: Settings, figures: PoolFigures) -> dict[str, Any]:
-    """Return the stats of a back end whose SAN has answered."""
-    pool = {
+def describe_stats(settings: Settings, known: Mapping[DatasetName, PoolFigures | None]) -> dict[str, Any]:
+    """Return the stats of a back end: a pool for each parent, with figures or, where they are None, down."""
+    pools = [_pool_down() if figures is None else _pool_up(settings, figures) for figures in known.values()]
+    up = any(figures is not None for figures in known.values())
+    return _stats(settings, dict(zip(known, pools, strict=True)), up=up)
+
+
+def _pool_up(settings: Settings, figures: PoolFigures) -> dict[str, Any]:
+    return {
         "backend_state": "up",
         "total_capacity_gb": _gib(figures.available_bytes + figures.used_bytes),
         "free_capacity_gb": _gib(figures.available_bytes),
@@ -26,30 +33,26 @@ def stats_up(settings: Settings, figures: PoolFigures) -> dict[str, Any]:
         "total_volumes": figures.zvol_count,
         "reserved_percentage": settings.reserved_percentage,
     }
-    return _stats(settings, pool)
 
 
-def stats_down(settings: Settings) -> dict[str, Any]:
-    """Return the stats of a back end whose SAN does not answer.
+def _pool_down() -> dict[str, Any]:
+    """Return the figures of a pool of which the SAN says nothing.
 
     An unknown total that is wholly reserved is what CapacityFilter refuses; ``unknown`` free space it would
     take for enough (cinder/scheduler/filters/capacity_filter.py). Every key has to be there: the scheduler
     compares report with report (host_manager.py, REQUIRED_KEYS).
     """
-    pool = {
+    return {
         "backend_state": "down",
         "total_capacity_gb": "unknown",
         "free_capacity_gb": 0,
         "provisioned_capacity_gb": None,
         "reserved_percentage": 100,
     }
-    return _stats(settings, pool)
 
 
-def _stats(settings: Settings, pool: dict[str, Any]) -> dict[str, Any]:
+def _stats(settings: Settings, pools: Mapping[DatasetName, dict[str, Any]], *, up: bool) -> dict[str, Any]:
     common = {
-        "pool_name": str(settings.parent),
-        "location_info": f"zolder:{settings.san_address}:{settings.parent}",
         "thin_provisioning_support": settings.sparse,
         "thick_provisioning_support": not settings.sparse,
         "max_over_subscription_ratio": settings.max_over_subscription_ratio,
@@ -64,11 +67,19 @@ def _stats(settings: Settings, pool: dict[str, Any]) -> dict[str, Any]:
         "vendor_name": "Zolder",
         "driver_version": __version__,
         "storage_protocol": constants.NVMEOF_TCP if nvme else constants.ISCSI,
-        "backend_state": pool["backend_state"],
+        "backend_state": "up" if up else "down",
         "replication_enabled": False,
         # A target a volume: whoever scans one sees no other volume.
         "shared_targets": False,
-        "pools": [common | pool],
+        "pools": [
+            {
+                "pool_name": str(parent),
+                "location_info": f"zolder:{settings.san_address}:{parent}",
+                **common,
+                **pool,
+            }
+            for parent, pool in pools.items()
+        ],
     }
 
 

@@ -7,8 +7,8 @@ from cinder import exception
 from zolder.cinder.base import DriverBase
 from zolder.cinder.objects import Snapshot, Volume
 from zolder.cinder.translate import size_bytes, snapshot_of, translated, volume_id_of, zvol_of
-from zolder.errors import Busy, NotFound
-from zolder.names import ZvolName
+from zolder.errors import Busy, InvalidRequest, NotFound
+from zolder.names import DatasetName, ZvolName
 
 
 class VolumeVerbs(DriverBase):
@@ -18,7 +18,7 @@ class VolumeVerbs(DriverBase):
         """Create a zvol, and say what its secret and its place are, as each verb that makes a volume does."""
         with translated():
             self._san.storage.create_zvol(
-                self._settings.parent,
+                self._parent_of(volume),
                 zvol_of(volume),
                 volume_id=volume_id_of(volume),
                 volsize_bytes=size_bytes(volume.size),
@@ -33,7 +33,7 @@ class VolumeVerbs(DriverBase):
         """
         with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
             self._san.storage.clone_zvol(
-                self._settings.parent,
+                self._parent_beside(volume, snapshot.volume),
                 ZvolName(snapshot.volume_name),
                 snapshot_of(snapshot),
                 zvol_of(volume),
@@ -50,7 +50,7 @@ class VolumeVerbs(DriverBase):
         """
         with translated(NotFound, to=lambda _: exception.VolumeNotFound(volume_id=src_vref.id)):
             self._san.storage.clone_zvol(
-                self._settings.parent,
+                self._parent_beside(volume, src_vref),
                 zvol_of(src_vref),
                 None,
                 zvol_of(volume),
@@ -64,22 +64,46 @@ class VolumeVerbs(DriverBase):
         """Grow a zvol, in use or not; an initiator sees it when it rescans."""
         with translated():
             self._san.storage.grow_zvol(
-                self._settings.parent, zvol_of(volume), volsize_bytes=size_bytes(new_size)
+                self._parent_of(volume), zvol_of(volume), volsize_bytes=size_bytes(new_size)
             )
 
     def delete_volume(self, volume: Volume) -> None:
         """Close a zvol to everybody and destroy it; one that the SAN proves absent is deleted already.
 
-        :raises VolumeIsBusy: clones, snapshots or a process hold it; Cinder keeps it available.
+        What clones of it still need the SAN keeps aside until the last of them goes.
+
+        :raises VolumeIsBusy: snapshots or a process hold it; Cinder keeps it available.
         """
         with translated(Busy, to=lambda err: exception.VolumeIsBusy(err.message)):
-            self._san.storage.delete_zvol(self._settings.parent, zvol_of(volume))
+            self._san.storage.delete_zvol(self._parent_of(volume), zvol_of(volume))
+
+    def revert_to_snapshot(self, context: object, volume: Volume, snapshot: Snapshot) -> None:  # noqa: ARG002 - Cinder's interface
+        """Bring a volume that nobody has attached back to its latest snapshot; what came after is gone.
+
+        Clones that were made since keep what they need, and Cinder's older snapshots stay what they are.
+
+        :raises SnapshotNotFound: the snapshot is proven absent; the volume is as it was.
+        """
+        with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
+            self._san.storage.revert_zvol(
+                self._parent_of(volume),
+                zvol_of(volume),
+                snapshot_of(snapshot),
+                volsize_bytes=size_bytes(volume.size),
+            )
+
+    def snapshot_revert_use_temp_snapshot(self) -> bool:
+        """Say that Cinder need not take a snapshot before it reverts: a revert is done whole or not at all.
+
+        The snapshot would come after the one that is reverted to, and be in its way.
+        """
+        return False
 
     def create_snapshot(self, snapshot: Snapshot) -> None:
         """Snapshot a zvol, in use or not."""
         with translated():
             self._san.storage.create_snapshot(
-                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+                self._parent_of(snapshot.volume), ZvolName(snapshot.volume_name), snapshot_of(snapshot)
             )
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
@@ -95,5 +119,19 @@ class VolumeVerbs(DriverBase):
         """
         with translated(Busy, to=lambda err: exception.SnapshotIsBusy(err.message)):
             self._san.storage.delete_snapshot(
-                self._settings.parent, ZvolName(snapshot.volume_name), snapshot_of(snapshot)
+                self._parent_of(snapshot.volume), ZvolName(snapshot.volume_name), snapshot_of(snapshot)
             )
+
+    def _parent_beside(self, volume: Volume, source: Volume) -> DatasetName:
+        """Return the parent of a volume that is to be a clone, which its source has to be in, too.
+
+        :raises InvalidRequest: Cinder placed it elsewhere.
+        """
+        parent, there = self._parent_of(volume), self._parent_of(source)
+        if parent != there:
+            message = (
+                f"a clone stays in its source's pool, {there}, and Cinder placed it in {parent}: leave"
+                " snapshot_same_host at true, or migrate it afterwards"
+            )
+            raise InvalidRequest(message)
+        return parent

@@ -28,16 +28,25 @@ class NoBackends(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BackEnd:
-    """One section of cinder.conf. Cinder calls it ``host@section``, and in a cluster ``cluster@section``."""
+    """One section of cinder.conf with one of its parents.
+
+    Cinder calls it ``host@section``, and in a cluster ``cluster@section``.
+    """
 
     section: str
     host: str
     cluster: str | None
     settings: Settings
+    parent: DatasetName
 
     def has(self, host: str) -> bool:
-        """Say whether a volume's host, which has the pool behind a #, is this back end."""
-        return host.partition("#")[0].partition("@")[2] == self.section
+        """Say whether a volume's host, which has the pool behind a #, is this back end with this parent."""
+        return host.partition("#")[0].partition("@")[2] == self.section and self.has_pool(host)
+
+    def has_pool(self, host: str) -> bool:
+        """Say whether a volume's pool is this parent; one that is no parent any more counts to the first."""
+        pool, parents = host.partition("#")[2], self.settings.parents
+        return pool == self.parent or (pool not in parents and self.parent == parents[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,8 @@ def read_grounds(only: Sequence[str]) -> list[Ground]:
         raise NoBackends(message)
     shared: dict[tuple[str, DatasetName], list[BackEnd]] = {}
     for section in ours:
-        back_end = _back_end(section)
-        shared.setdefault((back_end.settings.san_address, back_end.settings.parent), []).append(back_end)
+        for back_end in _back_ends(section):
+            shared.setdefault((back_end.settings.san_address, back_end.parent), []).append(back_end)
     return [
         Ground(parent, san, tuple(back_ends))
         for (san, parent), back_ends in shared.items()
@@ -106,7 +115,7 @@ def _is_ours(section: str) -> bool:
     return str(read.safe_get("volume_driver") or "").startswith(_DRIVERS)
 
 
-def _back_end(section: str) -> BackEnd:
+def _back_ends(section: str) -> list[BackEnd]:
     read = configuration.Configuration([], config_group=section)
     append_options(read)
     try:
@@ -118,12 +127,11 @@ def _back_end(section: str) -> BackEnd:
     cluster = (CONF.cluster or "").strip()
     # From the section alone, as cinder-volume has it: one in [backend_defaults] does not count.
     _register(cfg.StrOpt("backend_host"), section)
-    return BackEnd(
-        section,
-        f"{CONF[section].backend_host or CONF.host}@{section}",
-        f"{cluster}@{section}" if cluster else None,
-        settings,
-    )
+    host = f"{CONF[section].backend_host or CONF.host}@{section}"
+    return [
+        BackEnd(section, host, f"{cluster}@{section}" if cluster else None, settings, parent)
+        for parent in settings.parents
+    ]
 
 
 def _register(option: cfg.StrOpt, section: str | None = None) -> None:

@@ -43,7 +43,8 @@ class CinderReader:
         rows: dict[str, Any] = {}
         for back_end in self.ground.back_ends:
             for filters in _filters(back_end):
-                rows |= {row.id: row for row in self._pages(database.volume_get_all, filters)}
+                found = self._pages(database.volume_get_all, filters)
+                rows |= {row.id: row for row in found if back_end.has_pool(row.host or "")}
         volumes = _by_zvol(_volume_row(row) for row in rows.values())
         names = {row.id: ZvolName(row.name) for row in rows.values()}
         snapshots = {
@@ -135,7 +136,9 @@ class CinderReader:
 
     def _is_here(self, volume: VolumeRow) -> bool:
         host = volume.host.partition("#")[0]
-        return any(host == back_end.host for back_end in self.ground.back_ends)
+        return any(
+            host == back_end.host and back_end.has_pool(volume.host) for back_end in self.ground.back_ends
+        )
 
 
 def prepare() -> None:
