@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-from zolder import errors, model, names
+from zolder import errors, model, names, properties
 from zolder.api import METHODS, Storage
 from zolder.names import Name
 
@@ -55,7 +55,10 @@ def _methods() -> list[str]:
         hints = get_type_hints(function)
         result = hints.pop("return")
         lines += [f"### {method}", "", _summary(function), "", "| parameter | form |", "|---|---|"]
-        lines += [f"| `{name}` | {form(kind)} |" for name, kind in hints.items()]
+        defaults = {name: item.default for name, item in inspect.signature(function).parameters.items()}
+        for name, kind in hints.items():
+            left_out = "" if defaults[name] is inspect.Parameter.empty else ", or left out"
+            lines.append(f"| `{name}` | {form(kind)}{left_out} |")
         codes = [f"`{getattr(errors, name).code}`" for name in _raised(function)]
         lines += ["", f"Answers {form(result)}." + (f" Fails with {', '.join(codes)}." if codes else ""), ""]
     return lines
@@ -73,7 +76,7 @@ def _raised(function: Any) -> list[str]:  # noqa: ANN401 - a method of Storage
 
 def _values() -> list[str]:
     lines = ["## Values", ""]
-    for kind in _classes(model):
+    for kind in [*_classes(model), properties.ZvolProperties]:
         lines += [f"### {kind.__name__}", "", _summary(kind), "", "| field | form |", "|---|---|"]
         hints = get_type_hints(kind)
         lines += [f"| `{field.name}` | {form(hints[field.name])} |" for field in dataclasses.fields(kind)]
@@ -83,8 +86,8 @@ def _values() -> list[str]:
 
 def _names() -> list[str]:
     lines = ["## Names", "", "| name | at most | form |", "|---|---|---|"]
-    for kind in _classes(names):
-        if kind is not Name:
+    for kind in [*_classes(names), *_classes(properties)]:
+        if issubclass(kind, Name) and kind not in {Name, properties.Choice}:
             pattern = kind.pattern.pattern.replace("|", "\\|")
             lines.append(f"| {kind.what} | {kind.max_length} | `{pattern}` |")
     return [*lines, ""]

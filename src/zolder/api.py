@@ -28,6 +28,7 @@ from zolder.model import (
     ZvolSnapshot,
 )
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
+from zolder.properties import INHERITED, BlockSize, ZvolProperties
 
 
 class Storage(ABC):
@@ -54,13 +55,23 @@ class Storage(ABC):
 
     @abstractmethod
     def create_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        volsize_bytes: int,
+        sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """Create a zvol that carries ``volume_id`` as its mark.
 
         :param volsize_bytes: a positive multiple of 1 MiB.
         :param sparse: without a reservation (zfs-create(8) ``-s``).
-        :raises AlreadyExists: the name is taken by another volume, or by one of another size.
+        :param volblocksize: None is what ZFS takes by itself.
+        :raises AlreadyExists: the name is taken by another volume, or by one of another size or kind.
+        :raises InvalidRequest: it is thick and keeps its blocks more than once, or ZFS has no such value.
         :raises NoSpace: a thick zvol does not fit.
         :raises NotFound: the parent is proven absent.
         """
@@ -76,12 +87,15 @@ class Storage(ABC):
         volume_id: VolumeId,
         volsize_bytes: int,
         sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """Clone a snapshot, or the source as it is now where ``snapshot`` is None.
 
         :param volsize_bytes: the clone's size; at least that of the snapshot, a multiple of 1 MiB.
-        :raises InvalidRequest: the clone would be smaller than its origin.
-        :raises AlreadyExists: the name is taken by another volume.
+        :param volblocksize: what the origin must have, for a clone's is its origin's; None is any.
+        :raises InvalidRequest: the clone would be smaller than its origin, or of other blocks.
+        :raises AlreadyExists: the name is taken by another volume, or by one of another kind.
         :raises NotFound: the source or its snapshot is proven absent.
         :raises NoSpace: a thick clone does not fit.
         """
@@ -93,6 +107,27 @@ class Storage(ABC):
         :raises InvalidRequest: it would shrink, or the size is no multiple of 1 MiB.
         :raises NotFound: it is proven absent.
         :raises NoSpace: a thick zvol's growth does not fit.
+        """
+
+    @abstractmethod
+    def set_zvol_properties(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        sparse: bool,
+        properties: ZvolProperties,
+        volblocksize: BlockSize | None,
+    ) -> Change[Zvol]:
+        """Make a zvol, in use or not, thin or thick, and have it these properties of its own and no others.
+
+        What is written already stays as it was written. Where it fails the zvol stays as it was.
+
+        :param volblocksize: what it must have already, for ZFS changes that no more; None is any.
+        :raises AlreadyExists: it has another volblocksize.
+        :raises InvalidRequest: as `create_zvol`, but for the size.
+        :raises NotFound: it is proven absent.
+        :raises NoSpace: what it lacks to be thick does not fit.
         """
 
     @abstractmethod

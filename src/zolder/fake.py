@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.fake_exporting import FakeExporting
-from zolder.fake_state import verb
+from zolder.fake_state import DEFAULT_BLOCK_SIZE, verb
 from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
@@ -21,6 +21,7 @@ from zolder.names import (
     snapshot_dataset,
     zvol_dataset,
 )
+from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
 class FakeStorage(FakeExporting):
@@ -46,18 +47,30 @@ class FakeStorage(FakeExporting):
 
     @verb
     def create_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        volsize_bytes: int,
+        sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``."""
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse)
+        check_reservable(properties, sparse=sparse)
+        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, properties=properties)
         existing = self._find(parent, zvol)
         if existing is None:
             self._reserve(wanted, volsize_bytes)
+            self._block_sizes[zvol_dataset(parent, zvol)] = volblocksize or DEFAULT_BLOCK_SIZE
             self._zvols[zvol_dataset(parent, zvol)] = wanted
             self._blocks[zvol_dataset(parent, zvol)] = {}
         elif existing != wanted:
-            message = f"{zvol_dataset(parent, zvol)} exists and is another volume or of another size"
+            message = f"{zvol_dataset(parent, zvol)} exists and is another volume or of another size or kind"
             raise AlreadyExists(message)
+        else:
+            self._require_block_size(wanted, volblocksize)
         return Change(existing is None, wanted)
 
     @verb
@@ -71,23 +84,28 @@ class FakeStorage(FakeExporting):
         volume_id: VolumeId,
         volsize_bytes: int,
         sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``."""
+        check_reservable(properties, sparse=sparse)
         origin = (
             clone_origin(parent, source, volume_id)
             if snapshot is None
             else snapshot_dataset(parent, source, snapshot)
         )
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin)
+        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin, properties)
         existing = self._find(parent, zvol)
         if existing is not None:
-            if (existing.volume_id, existing.origin) != (volume_id, origin):
+            self._require_block_size(existing, volblocksize)
+            if (existing.volume_id, existing.origin, existing.properties) != (volume_id, origin, properties):
                 message = f"{zvol_dataset(parent, zvol)} exists and is not the clone that was asked for"
                 raise AlreadyExists(message)
             return Change(changed=False, value=existing)
         source_zvol = self.get_zvol(parent, source)
         if snapshot is None:
             self._check_larger(origin, source_zvol.volsize_bytes, volsize_bytes)
+            self._check_blocks(origin, source_zvol, volblocksize)
         found = self._take(source_zvol) if snapshot is None else self._snapshots.get(origin)
         if found is None or found.deferred:
             message = f"{origin} does not exist"
@@ -96,7 +114,9 @@ class FakeStorage(FakeExporting):
             message = f"{origin} exists and bears no mark of Zolder"
             raise NotPermitted(message)
         self._check_larger(origin, found.volsize_bytes, volsize_bytes)
+        self._check_blocks(origin, source_zvol, volblocksize)
         self._reserve(wanted, volsize_bytes)
+        self._block_sizes[zvol_dataset(parent, zvol)] = self._block_size_of(source_zvol)
         self._zvols[zvol_dataset(parent, zvol)] = wanted
         self._blocks[zvol_dataset(parent, zvol)] = dict(found.blocks)
         if snapshot is None:
@@ -114,6 +134,26 @@ class FakeStorage(FakeExporting):
         grown = replace(found, volsize_bytes=volsize_bytes)
         self._zvols[zvol_dataset(parent, zvol)] = grown
         return Change(grown != found, grown)
+
+    @verb
+    def set_zvol_properties(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        sparse: bool,
+        properties: ZvolProperties,
+        volblocksize: BlockSize | None,
+    ) -> Change[Zvol]:
+        """See ``Storage``."""
+        check_reservable(properties, sparse=sparse)
+        found = self.get_zvol(parent, zvol)
+        self._require_block_size(found, volblocksize)
+        wanted = replace(found, sparse=sparse, properties=properties)
+        if found.sparse:
+            self._reserve(wanted, wanted.volsize_bytes)
+        self._zvols[zvol_dataset(parent, zvol)] = wanted
+        return Change(wanted != found, wanted)
 
     @verb
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:

@@ -11,16 +11,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from zolder.api import Storage, check_volsize
-from zolder.errors import InvalidRequest, NoSpace, NotFound, NotPermitted, PoolUnavailable
+from zolder.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NoSpace,
+    NotFound,
+    NotPermitted,
+    PoolUnavailable,
+)
 from zolder.fake_exports import FakeExports
 from zolder.model import Zvol
 from zolder.names import DatasetName, ZvolName, put_aside_name, zvol_dataset
+from zolder.properties import BlockSize
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="FakeState")
 TIB: Final = 2**40
 BLOCK_BYTES: Final = 4096
+# What OpenZFS takes by itself since 2.2.
+DEFAULT_BLOCK_SIZE: Final = BlockSize("16k")
 
 
 # What is written, by the block's number; the rest is zeros.
@@ -73,6 +83,7 @@ class FakeState(Storage):
         self._zvols: dict[str, Zvol] = {}
         # By dataset, as `_zvols`.
         self._blocks: dict[str, Blocks] = {}
+        self._block_sizes: dict[str, BlockSize] = {}
         # What was deleted and is needed by clones, by its dataset now.
         self._aside: dict[str, Zvol] = {}
         self._guid = 0
@@ -173,6 +184,21 @@ class FakeState(Storage):
         self._aside[renamed] = aside
         if reverted:
             self._before_revert.add(renamed)
+
+    def _block_size_of(self, zvol: Zvol) -> BlockSize:
+        return self._block_sizes.get(zvol_dataset(zvol.parent, zvol.name), DEFAULT_BLOCK_SIZE)
+
+    def _require_block_size(self, zvol: Zvol, asked: BlockSize | None) -> None:
+        has = self._block_size_of(zvol)
+        if asked not in {None, has}:
+            message = f"{zvol.name} exists with volblocksize {has}, not {asked}"
+            raise AlreadyExists(message, volblocksize_bytes=has.size_bytes)
+
+    def _check_blocks(self, origin: str, source: Zvol, asked: BlockSize | None) -> None:
+        has = self._block_size_of(source)
+        if asked not in {None, has}:
+            message = f"a clone of {origin} has its volblocksize, {has}, and not {asked}"
+            raise InvalidRequest(message)
 
     @staticmethod
     def _check_larger(origin: str, least_bytes: int, asked_bytes: int) -> None:

@@ -20,6 +20,7 @@ from zolder.names import (
     VolumeId,
     ZvolName,
 )
+from zolder.properties import INHERITED, ZvolProperties
 
 T = TypeVar("T")
 
@@ -34,7 +35,10 @@ class Change(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Zvol:
-    """A volume's dataset. ``origin`` is the snapshot it was cloned from, as a whole dataset name."""
+    """A volume's dataset. ``origin`` is the snapshot it was cloned from, as a whole dataset name.
+
+    ``properties`` are those that it has of its own.
+    """
 
     parent: DatasetName
     name: ZvolName
@@ -42,6 +46,7 @@ class Zvol:
     volsize_bytes: int
     sparse: bool
     origin: str | None = None
+    properties: ZvolProperties = INHERITED
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,14 @@ def decoder(kind: Any) -> Decoder:  # noqa: ANN401 - a type expression
 
 
 def parameters(function: Callable[..., Any]) -> Callable[[Json], dict[str, Any]]:
-    """Build the converter from a JSON object to the keyword arguments that a method declares."""
+    """Build the converter from a JSON object to the keyword arguments that a method declares.
+
+    One with a default may be left out, so a client from before it was added goes on working.
+    """
     hints = get_type_hints(function)
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
-    return _fields(function.__name__, {name: decoder(hints[name]) for name in names}, required=set(names))
+    declared = {name: item for name, item in inspect.signature(function).parameters.items() if name != "self"}
+    required = {name for name, item in declared.items() if item.default is inspect.Parameter.empty}
+    return _fields(function.__name__, {name: decoder(hints[name]) for name in declared}, required)
 
 
 @functools.cache

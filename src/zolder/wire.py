@@ -17,8 +17,9 @@ from zolder.names import Identity, OperationId
 from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
-# The exporters that this agent knows, and whether what it exports comes back by itself.
-FEATURES: Final = ("lio", "nvmet", "tgt", "attachments")
+# The exporters that this agent knows, whether what it exports comes back by itself, and that it knows a
+# volume type's properties.
+FEATURES: Final = ("lio", "nvmet", "tgt", "attachments", "properties")
 
 # A request names a few objects; an answer may list 10,000 zvols at some 200 bytes each.
 MAX_REQUEST_BYTES: Final = 256 * 1024

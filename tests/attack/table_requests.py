@@ -46,6 +46,9 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
         "volume_id": FRESH_ID, "volsize_bytes": 64 * MIB, "sparse": True,
     },
     "grow_zvol": {"parent": PARENT, "zvol": "volume-own", "volsize_bytes": 128 * MIB},
+    "set_zvol_properties": {
+        "parent": PARENT, "zvol": "volume-own", "sparse": True, "properties": {}, "volblocksize": None,
+    },
     "delete_zvol": {"parent": PARENT, "zvol": "volume-own"},
     "revert_zvol": {
         "parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own", "volsize_bytes": 64 * MIB,
@@ -100,6 +103,45 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("get_zvol", {"identity": "other"}),
             ("get_figures", {"role": "volumes", "max_volumes": 9}),
             ("get_zvol", {"__proto__": {}, "__class__": "Zvol"}),
+        ),
+    ),
+    "set-properties-that-nobody-offers": (
+        INVALID,
+        tuple(
+            (method, {"properties": properties})
+            for method in ("create_zvol", "clone_zvol", "set_zvol_properties")
+            for properties in (
+                {"volmode": "full"},
+                {"snapdev": "visible"},
+                {"volsize": "1G"},
+                {"refreservation": "none"},
+                {"zolder:volume": TAKEN_ID},
+                {"compression": "lz4\nvolmode=full"},
+                {"compression": "lz4,volmode=full"},
+                {"compression": "inherit"},
+                {"compression": 15},
+                {"copies": 2},
+                {"sync": True},
+                {"dedup": "on "},
+                ["compression"],
+                None,
+            )
+        ),
+    ),
+    "set-properties-that-its-policy-keeps-back": (
+        NOT_PERMITTED,
+        tuple(
+            (method, {"properties": properties})
+            for method in ("create_zvol", "clone_zvol", "set_zvol_properties")
+            for properties in ({"dedup": "on"}, {"sync": "disabled"}, {"copies": "3"}, {"checksum": "off"})
+        ),
+    ),
+    "set-block-sizes-that-are-none": (
+        INVALID,
+        tuple(
+            (method, {"volblocksize": size})
+            for method in ("create_zvol", "clone_zvol", "set_zvol_properties")
+            for size in ("512", "16K", "16k -o volmode=full", "", "0", "-16k")
         ),
     ),
     "say-true-in-other-ways": (

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from tests.fuzz.predicates import PREDICATES, is_initiator
-from zolder import names
+from zolder import names, properties
 from zolder.errors import InvalidRequest
 from zolder.names import DatasetName, InitiatorName, Name, SnapshotName, TargetPrefix, VolumeId, ZvolName
 
-KINDS: Final[dict[str, type[Name]]] = {kind: getattr(names, kind) for kind in PREDICATES}
+KINDS: Final[dict[str, type[Name]]] = {
+    kind: getattr(names, kind, None) or getattr(properties, kind) for kind in PREDICATES
+}
 LONGEST_ZVOL: Final = ZvolName("z" * names.MAX_LEAF_BYTES)
 LONGEST_SNAPSHOT: Final = SnapshotName("s" * names.MAX_LEAF_BYTES)
 LONGEST_MESSAGE: Final = 1000

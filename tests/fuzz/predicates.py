@@ -103,6 +103,23 @@ def is_identity(text: str) -> bool:
     return len(text) <= 32 and text[:1] in _LOWER and _only(text, _WORD | set("_-"))
 
 
+def is_compression(text: str) -> bool:
+    """Whether it is a way to compress, with its level where it has any."""
+    name, dash, level = text.partition("-")
+    if not dash:
+        return name in {"on", "off", "lz4", "zle", "gzip", "zstd"}
+    if text == "zstd-fast":
+        return True
+    if not _only(level, _DIGITS) or level[0] == "0":
+        return False
+    return (name == "gzip" and len(level) == 1) or (name == "zstd" and len(level) < 3 and int(level) < 20)
+
+
+def one_of(*words: str) -> Callable[[str], bool]:
+    """Return whether a text is one of some words."""
+    return lambda text: text in words
+
+
 def _is_authority(text: str) -> bool:
     """Whether it is ``iqn.YYYY-MM.`` and a domain."""
     kind, _, rest = text.partition(".")
@@ -136,4 +153,13 @@ PREDICATES: Final[Mapping[str, Callable[[str], bool]]] = {
     "TargetPrefix": is_target_prefix,
     "Portal": is_portal,
     "Identity": is_identity,
+    "Compression": is_compression,
+    "Checksum": one_of("on", "off", "fletcher4", "sha256", "sha512", "skein", "edonr", "blake3"),
+    "Copies": one_of("1", "2", "3"),
+    "Dedup": one_of("on", "off", "verify", "sha256", "sha512", "skein", "blake3"),
+    "LogBias": one_of("latency", "throughput"),
+    "Cached": one_of("all", "metadata", "none"),
+    "Sync": one_of("standard", "always", "disabled"),
+    "BlockSize": one_of("4k", "8k", "16k", "32k", "64k", "128k"),
+    "Daring": one_of("checksum=off", "copies", "dedup", "sync=disabled"),
 }

@@ -84,7 +84,8 @@ class Border:
     def _check(self, method: str, arguments: dict[str, Any]) -> None:
         assert method in METHODS
         assert self._policy.role == "volumes" or method in _LOOKING, "beyond the role"
-        assert arguments.keys() == _HINTS[method].keys() - {"return"}, "not the parameters that are declared"
+        assert arguments.keys() <= _HINTS[method].keys() - {"return"}, "not the parameters that are declared"
+        assert _HINTS[method].keys() - arguments.keys() <= {"return", "properties", "volblocksize"}, "too few"
         for value in arguments.values():
             _check_value(value)
         assert arguments["parent"] == PARENT
@@ -93,6 +94,11 @@ class Border:
             assert set(route.portals) == set(PORTALS)
             assert len(route.portals) == len(PORTALS)
             assert route.prefix == PREFIX
+        if properties := arguments.get("properties"):
+            assert properties.copies in {None, "1"}, "a daring property"
+            assert properties.dedup in {None, "off"}, "a daring property"
+            assert properties.sync != "disabled", "a daring property"
+            assert properties.checksum != "off", "a daring property"
         assert 0 < arguments.get("volsize_bytes", 1) <= GIB
 
 
@@ -104,7 +110,7 @@ def _check_value(value: Any) -> None:  # noqa: ANN401 - whatever a parameter may
     elif kind == "tuple":
         for item in value:
             _check_value(item)
-    elif kind in {"Route", "Access"}:
+    elif kind in {"Route", "Access", "ZvolProperties"}:
         for field in fields(value):
             _check_value(getattr(value, field.name))
     elif kind == "Chap":

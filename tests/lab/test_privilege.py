@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.contract.ground import INITIATOR, MIB, OTHER_PARENT, PARENT, ROUTE
+from tests.contract.test_properties import FAST
 from tests.support.san import connected, ssh_target
 from tests.support.waiting import wait_until
 from zolder.client.pool import Pool
 from zolder.client.remote import RemoteStorage
 from zolder.errors import BackendError, Busy
 from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
+from zolder.properties import KINDS, ZvolProperties, given
 from zolder.san.delegation import PERMISSIONS, USER, Permission, allow_commands, missing, superfluous
 
 if TYPE_CHECKING:
@@ -70,11 +73,16 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
             PARENT, A, None, CLONE, volume_id=VolumeId(str(uuid.uuid4())), volsize_bytes=2 * MIB, sparse=True
         )
 
+    def give(name: str, value: str) -> object:
+        properties = ZvolProperties(**{name: KINDS[name](value)})  # type: ignore[arg-type]  # each its own kind
+        return storage.set_zvol_properties(PARENT, A, sparse=True, properties=properties, volblocksize=None)
+
     return {
         "create": lambda: create(A, sparse=True),
         "create thick": lambda: create(B, sparse=False),
         "snapshot": lambda: storage.create_snapshot(PARENT, A, SNAPSHOT),
         "clone": clone,
+        **{f"set {name}": functools.partial(give, name, value) for name, value in given(FAST).items()},
         "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
         "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
         "revert": revert,
@@ -94,6 +102,7 @@ FIRST_REFUSED: Final = {
     ("refreservation", True): "create thick",
     ("snapshot", True): "snapshot",
     ("clone", True): "clone",
+    **{(name, True): f"set {name}" for name in KINDS},
     ("volsize", True): "grow",
     ("mount", True): "delete clone",
     ("destroy", True): "delete clone",

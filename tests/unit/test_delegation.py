@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zolder.names import DatasetName
+from zolder.properties import KINDS
 from zolder.san.delegation import (
     PERMISSIONS,
     Permission,
@@ -16,12 +17,13 @@ from zolder.san.delegation import (
 
 PARENT = DatasetName("data/volumes")
 # What `zfs allow data/volumes` printed after `zolder-san install`.
-RECORDED = """\
+BELOW = ("clone", "destroy", "refreservation", "snapshot", "userprop", "volsize", *KINDS)
+RECORDED = f"""\
 ---- Permissions on data/volumes -------------------------------------
 Local permissions:
 \tuser zolder create
 Descendent permissions:
-\tuser zolder clone,destroy,promote,refreservation,rename,rollback,snapshot,userprop,volsize
+\tuser zolder {",".join(sorted(BELOW))}
 Local+Descendent permissions:
 \tuser zolder mount
 """
@@ -178,7 +180,13 @@ def test_commands() -> None:
             "-d",
             "-u",
             "zolder",
-            "mount,destroy,snapshot,clone,volsize,refreservation,rollback,rename,promote,userprop",
+            ",".join(
+                (
+                    "mount,destroy,snapshot,clone,volsize,refreservation",
+                    *KINDS,
+                    "rollback,rename,promote,userprop",
+                )
+            ),
             "data/volumes",
         ],
     ]

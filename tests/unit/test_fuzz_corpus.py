@@ -7,7 +7,7 @@ import pytest
 
 from tests.fuzz.predicates import PREDICATES
 from tests.fuzz.targets import CORPUS, TARGETS, corpus, corpus_of
-from zolder import names
+from zolder import names, properties
 from zolder.names import Name
 
 INPUTS = [pytest.param(target, path, id=f"{target}-{path.name[:40]}") for target, path in corpus()]
@@ -53,6 +53,9 @@ def test_the_corpus_stays_small() -> None:
 def test_every_name_has_a_predicate() -> None:
     """No class of names is left without its independent description."""
     kinds = {
-        kind.__name__ for kind in vars(names).values() if isinstance(kind, type) and issubclass(kind, Name)
+        kind.__name__
+        for module in (names, properties)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Name)
     }
-    assert kinds - {"Name"} == PREDICATES.keys()
+    assert kinds - {"Name", "Choice"} == PREDICATES.keys()

@@ -12,7 +12,7 @@ MODULES = sorted(
 )
 
 # Each part of zolder, and the parts that it may import from: docs/design.md, "The three rooms".
-SHARED = ("errors", "names", "model", "shapes", "wish", "api", "wire")
+SHARED = ("errors", "names", "properties", "model", "shapes", "wish", "api", "wire")
 MAY_IMPORT = {part: set(SHARED[:place]) for place, part in enumerate(SHARED)} | {
     "fake_exports": set(SHARED),
     "fake_state": {*SHARED, "fake_exports"},

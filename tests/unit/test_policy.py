@@ -11,6 +11,7 @@ from zolder.api import METHODS
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.model import Route
 from zolder.names import LIO, DatasetName, Identity, Portal, TargetPrefix
+from zolder.properties import Checksum, Copies, Dedup, Sync, ZvolProperties
 from zolder.san.policies import PolicyError, load_policy
 from zolder.san.policy import GIB, Policy
 
@@ -152,6 +153,34 @@ def test_a_reader_changes_nothing() -> None:
         "list_views",
         "list_zvols",
     ]
+
+
+def test_daring_properties(tmp_path: Path) -> None:
+    """What may cost space or data is refused unless the policy names it; all else is the client's choice."""
+    plain = load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid())
+    path = write(tmp_path, GOOD + 'daring_properties = ["dedup", "sync=disabled"]\n')
+    daring = load_policy(LAB, path, owner=os.getuid())
+    asked = {
+        "dedup": ZvolProperties(dedup=Dedup("verify")),
+        "sync=disabled": ZvolProperties(sync=Sync("disabled")),
+        "copies": ZvolProperties(copies=Copies("3")),
+        "checksum=off": ZvolProperties(checksum=Checksum("off")),
+    }
+    for name, properties in asked.items():
+        arguments = {"parent": plain.parents[0], "properties": properties}
+        with pytest.raises(NotPermitted, match=f"daring property {name} is not among those of identity lab"):
+            plain.check("create_zvol", arguments)
+        if name in daring.daring_properties:
+            daring.check("set_zvol_properties", arguments)
+        else:
+            with pytest.raises(NotPermitted):
+                daring.check("set_zvol_properties", arguments)
+    harmless = ZvolProperties(
+        dedup=Dedup("off"), sync=Sync("always"), copies=Copies("1"), checksum=Checksum("sha256")
+    )
+    plain.check("clone_zvol", {"parent": plain.parents[0], "properties": harmless})
+    with pytest.raises(PolicyError, match="daring property: 'atime' is none of checksum=off, copies"):
+        load_policy(LAB, write(tmp_path, GOOD + 'daring_properties = ["atime"]\n'), owner=os.getuid())
 
 
 def test_limits() -> None:

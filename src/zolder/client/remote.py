@@ -31,6 +31,7 @@ from zolder.model import (
     ZvolSnapshot,
 )
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
+from zolder.properties import INHERITED, BlockSize, ZvolProperties
 from zolder.wire import Welcome
 
 T = TypeVar("T")
@@ -66,7 +67,15 @@ class RemoteStorage(Storage):
         return self._ask(Storage.list_zvols, parent=parent)
 
     def create_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        volsize_bytes: int,
+        sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         return self._ask(
             Storage.create_zvol,
@@ -75,6 +84,8 @@ class RemoteStorage(Storage):
             volume_id=volume_id,
             volsize_bytes=volsize_bytes,
             sparse=sparse,
+            properties=properties,
+            volblocksize=volblocksize,
         )
 
     def clone_zvol(
@@ -87,6 +98,8 @@ class RemoteStorage(Storage):
         volume_id: VolumeId,
         volsize_bytes: int,
         sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         return self._ask(
             Storage.clone_zvol,
@@ -97,10 +110,30 @@ class RemoteStorage(Storage):
             volume_id=volume_id,
             volsize_bytes=volsize_bytes,
             sparse=sparse,
+            properties=properties,
+            volblocksize=volblocksize,
         )
 
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
         return self._ask(Storage.grow_zvol, parent=parent, zvol=zvol, volsize_bytes=volsize_bytes)
+
+    def set_zvol_properties(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        sparse: bool,
+        properties: ZvolProperties,
+        volblocksize: BlockSize | None,
+    ) -> Change[Zvol]:
+        return self._ask(
+            Storage.set_zvol_properties,
+            parent=parent,
+            zvol=zvol,
+            sparse=sparse,
+            properties=properties,
+            volblocksize=volblocksize,
+        )
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         return self._ask(Storage.delete_zvol, parent=parent, zvol=zvol)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zolder.names import DatasetName
+from zolder.properties import KINDS
 
 USER: Final = "zolder"
 
@@ -37,6 +38,10 @@ PERMISSIONS: Final = (
     Permission("clone", below=True, requests="clone_zvol"),
     Permission("volsize", below=True, requests="grow_zvol, clone_zvol to a larger size"),
     Permission("refreservation", below=True, requests="create_zvol, clone_zvol, grow_zvol of thick ones"),
+    *(
+        Permission(name, below=True, requests=f"create_zvol, clone_zvol, set_zvol_properties with {name}")
+        for name in KINDS
+    ),
     Permission(
         "rollback", below=True, requests="revert_zvol; delete_zvol: what is put aside keeps its snapshots"
     ),

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from zolder.errors import BackendError
+from zolder.properties import KINDS
 from zolder.san.lzc import ZfsError
 from zolder.san.nvlist import Nvpair
 
@@ -38,7 +39,7 @@ _EACH: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 # Whose a dataset is and who is to reach it; what kind it is and how large; what it needs and who needs it;
-# the space below a parent.
+# the space below a parent; what a volume's type decides.
 PROPERTIES: Final = (
     VOLUME_MARK,
     SNAPSHOT_MARK,
@@ -55,6 +56,9 @@ PROPERTIES: Final = (
     "createtxg",
     "used",
     "available",
+    "usedbydataset",
+    "volblocksize",
+    *KINDS,
 )
 
 
@@ -96,6 +100,11 @@ class Libzfs:
             ),
             ("zfs_prop_set", ctypes.c_int, [pointer, text, text]),
             ("zfs_prop_inherit", ctypes.c_int, [pointer, text, ctypes.c_int]),
+            ("zfs_get_pool_handle", pointer, [pointer]),
+            ("zvol_volsize_to_reservation", ctypes.c_uint64, [pointer, ctypes.c_uint64, pointer]),
+            ("zfs_name_to_prop", ctypes.c_int, [text]),
+            ("zfs_prop_string_to_index", ctypes.c_int, [ctypes.c_int, text, pointer]),
+            ("zfs_prop_index_to_string", ctypes.c_int, [ctypes.c_int, ctypes.c_uint64, pointer]),
         ):
             function = getattr(self._lib, name)
             function.restype, function.argtypes = result, arguments
@@ -133,7 +142,7 @@ class Libzfs:
         )
 
     def set_property(self, dataset: str, name: str, text: str | None) -> None:
-        """Give a dataset a user property of its own, or take it away; waits for the transaction group.
+        """Give a dataset a property of its own, or take it away; waits for the transaction group.
 
         :raises ZfsError: the kernel refused it, or there is no such dataset.
         """
@@ -149,6 +158,36 @@ class Libzfs:
                 # The library keeps its own number and leaves the kernel's in errno (zfs_setprop_error).
                 number = ctypes.get_errno() or errno.EIO
                 raise ZfsError(number, str(self._error(dataset)), dataset)
+
+    def number_of(self, name: str, value: str) -> int | None:
+        """Return the number by which the kernel knows a property's value; None where this ZFS has none."""
+        number = ctypes.c_uint64()
+        which = self._lib.zfs_name_to_prop(name.encode())
+        if self._lib.zfs_prop_string_to_index(which, value.encode(), ctypes.byref(number)):
+            return None
+        return number.value
+
+    def reservation_for(self, dataset: str, volsize_bytes: int, volblocksize_bytes: int | None) -> int:
+        """Return the reservation with which a zvol in a dataset's zpool would be thick, in bytes.
+
+        :raises BackendError: ZFS cannot say, or knows of no such dataset.
+        """
+        with (
+            self._opened(dataset, _ANY) as found,
+            self._nvpair.packed({"volblocksize": volblocksize_bytes} if volblocksize_bytes else {}) as given,
+        ):
+            if not found:
+                raise self._error(dataset)
+            zpool = self._lib.zfs_get_pool_handle(found)
+            return int(self._lib.zvol_volsize_to_reservation(zpool, volsize_bytes, given))
+
+    def text_of(self, name: str, number: int) -> str | None:
+        """Return the word for a property's value that the kernel gave as a number."""
+        word = ctypes.c_char_p()
+        which = self._lib.zfs_name_to_prop(name.encode())
+        if self._lib.zfs_prop_index_to_string(which, number, ctypes.byref(word)):
+            return None
+        return (word.value or b"").decode()
 
     def _each_of(
         self, dataset: str, kind: int, iterate: Callable[[int, object], int]

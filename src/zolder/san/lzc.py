@@ -44,8 +44,8 @@ class ZfsLibrary:
             message = "this SAN's ZFS module does not answer: load it with 'modprobe zfs' and see dmesg"
             raise BackendError(message, said=os.strerror(failure))
 
-    def create_zvol(self, dataset: str, volsize_bytes: int, properties: Mapping[str, str]) -> None:
-        """Create a sparse zvol with user properties, which cost a second transaction group.
+    def create_zvol(self, dataset: str, volsize_bytes: int, properties: Mapping[str, str | int]) -> None:
+        """Create a sparse zvol with properties, which cost a second transaction group.
 
         The kernel sets them when the zvol stands (zfs_ioc_create: "it would be nice to do this atomically").
         """

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from zolder.errors import InvalidRequest
 from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
+from zolder.properties import Daring
 from zolder.san.policy import ROLES, Policy
 
 POLICY_FILE: Final = Path("/etc/zolder/san.toml")
@@ -28,6 +29,7 @@ _LISTS: Final[Mapping[str, type[Name]]] = {
     ADOPT: DatasetName,
     "portals": Portal,
     "target_prefixes": TargetPrefix,
+    "daring_properties": Daring,
 }
 _LIMITS: Final = ("max_volume_gib", "max_volumes", "max_total_gib", "max_channels")
 _NEEDED: Final = {

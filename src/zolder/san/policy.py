@@ -10,6 +10,7 @@ from zolder.api import check_volsize
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.model import Route
 from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
+from zolder.properties import Daring, daring
 
 GIB: Final = 2**30
 
@@ -35,6 +36,7 @@ class Policy:
     target_prefixes: tuple[TargetPrefix, ...] = ()
     shared_parents: tuple[DatasetName, ...] = ()
     adopt_from: tuple[DatasetName, ...] = ()
+    daring_properties: tuple[Daring, ...] = ()
     role: str = "volumes"
     max_volume_gib: int | None = None
     max_volumes: int | None = None
@@ -44,7 +46,7 @@ class Policy:
     def check(self, method: str, arguments: Mapping[str, Any]) -> None:
         """Check a request and its typed arguments against this identity's rights.
 
-        :raises NotPermitted: the role has no such request, or a parent, portal, prefix or size is beyond it.
+        :raises NotPermitted: the role has no such request, or one of its arguments is beyond it.
         :raises InvalidRequest: a size that no zvol can have, or an export without a portal.
         """
         if not self.allows(method):
@@ -55,6 +57,8 @@ class Policy:
             self._check_listed("place to adopt from", [arguments["adopt_from"]], self.adopt_from)
         if "route" in arguments:
             self.check_route(arguments["route"])
+        if "properties" in arguments:
+            self._check_listed("daring property", daring(arguments["properties"]), self.daring_properties)
         if "volsize_bytes" in arguments:
             check_volsize(arguments["volsize_bytes"])
             if self.max_volume_gib is not None and arguments["volsize_bytes"] > self.max_volume_gib * GIB:

@@ -11,14 +11,18 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
 from zolder.names import SnapshotName, is_clone_origin, zvol_dataset
+from zolder.properties import BlockSize
 from zolder.san import libzfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
-from zolder.san.zpool import Zpool, is_deferred, local, number, refuse_foreign
+from zolder.san.properties import numbered, require_origin_blocks
+from zolder.san.reservations import needed_to_snapshot
+from zolder.san.zpool import Zpool, is_deferred, is_full, local, number, refuse_foreign
 from zolder.san.zvols import shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +38,8 @@ def take_snapshot(zpool: Zpool, name: str) -> bool:
         zpool.library.snapshot([name], {SNAPSHOT_MARK: name.partition("@")[2]})
     except ZfsError as err:
         if err.errno != errno.EEXIST:
-            zpool.explain(err)
+            needed = needed_to_snapshot(zpool, name.partition("@")[0]) if is_full(err) else 0
+            zpool.explain(err, needed_bytes=needed)
     else:
         return True
     found = zpool.look(name).get(name)
@@ -85,12 +90,14 @@ def require_snapshot(zpool: Zpool, name: str) -> None:
         raise NotFound(message)
 
 
-def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None:
+def clone_snapshot(
+    zpool: Zpool, found: Properties | None, wanted: Zvol, volblocksize: BlockSize | None = None
+) -> None:
     """Clone a snapshot of ours to a zvol of the wanted size and reservation, or leave nothing.
 
     :param found: what a glance has shown of ``wanted.origin``.
     :raises NotFound: the snapshot is proven absent, or deleted to its clients.
-    :raises InvalidRequest: the clone would be smaller than its origin.
+    :raises InvalidRequest: the clone would be smaller than its origin, or of other blocks.
     :raises NoSpace: a thick clone does not fit.
     """
     origin = str(wanted.origin)
@@ -100,6 +107,7 @@ def clone_snapshot(zpool: Zpool, found: Properties | None, wanted: Zvol) -> None
         raise NotFound(message)
     if local(found, SNAPSHOT_MARK, origin) is None:
         refuse_foreign(origin)
+    require_origin_blocks(found, origin, volblocksize)
     _clone(zpool, number(found, "volsize"), wanted)
 
 
@@ -139,12 +147,13 @@ def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
         raise InvalidRequest(message)
     dataset = zvol_dataset(wanted.parent, wanted.name)
     try:
-        zpool.library.clone(dataset, str(wanted.origin), {VOLUME_MARK: wanted.volume_id})
+        properties: dict[str, str | int] = {VOLUME_MARK: wanted.volume_id, **numbered(wanted.properties)}
+        zpool.library.clone(dataset, str(wanted.origin), properties)
     except ZfsError as err:
         zpool.explain(err)
     with ExitStack() as undo:
         undo.callback(_undo, zpool.library.destroy, dataset)
-        made = Zvol(wanted.parent, wanted.name, wanted.volume_id, volsize_bytes, sparse=True)
+        made = replace(wanted, volsize_bytes=volsize_bytes, sparse=True)
         shape_zvol(zpool, made, wanted)
         undo.pop_all()
 

@@ -7,6 +7,7 @@ and exports. Takes checked names only, which the policy has allowed before.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +23,13 @@ from zolder.names import (
     snapshot_dataset,
     zvol_dataset,
 )
+from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 from zolder.san import lzc
 from zolder.san.counting import sizes_in
 from zolder.san.ending import ZfsEnding
 from zolder.san.libzfs import EXPORT_RECORD, Properties
+from zolder.san.properties import require_block_size, require_origin_blocks
+from zolder.san.reshaping import reshape_zvol
 from zolder.san.secrets import count_missing
 from zolder.san.settling import settling
 from zolder.san.snapshots import clone_snapshot, clone_zvol, list_snapshots, remove_snapshot, take_snapshot
@@ -79,12 +83,21 @@ class ZfsStorage(ZfsEnding):
         return zvols_in(self._zpool(parent).children(), parent)
 
     def create_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, volume_id: VolumeId, volsize_bytes: int, sparse: bool
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        volsize_bytes: int,
+        sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``."""
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse)
+        check_reservable(properties, sparse=sparse)
+        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, properties=properties)
         with self._changing(parent, zvol) as zpool, self._counting(parent, zvol, volsize_bytes):
-            changed = create_zvol(zpool, wanted)
+            changed = create_zvol(zpool, wanted, volblocksize)
         return Change(changed, wanted)
 
     @settling(of="source")
@@ -98,13 +111,16 @@ class ZfsStorage(ZfsEnding):
         volume_id: VolumeId,
         volsize_bytes: int,
         sparse: bool,
+        properties: ZvolProperties = INHERITED,
+        volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``; without a snapshot one of our own is made, which goes with the clone."""
+        check_reservable(properties, sparse=sparse)
         if snapshot is None:
             origin = clone_origin(parent, source, volume_id)
         else:
             origin = snapshot_dataset(parent, source, snapshot)
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin)
+        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin, properties)
         clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
         with (
             self._locks.hold(self._operation, clone_dataset, source_dataset),
@@ -115,12 +131,14 @@ class ZfsStorage(ZfsEnding):
             existing = zvol_in(found, parent, zvol)
             if existing is not None:
                 self._complete_clone(zpool, existing, wanted)
+                require_block_size(found[clone_dataset], clone_dataset, volblocksize)
             elif snapshot is not None:
-                clone_snapshot(zpool, found.get(origin), wanted)
+                clone_snapshot(zpool, found.get(origin), wanted, volblocksize)
             else:
                 if source_dataset not in found:
                     zpool.prove()
                 require_zvol(found, source_dataset)
+                require_origin_blocks(found[source_dataset], source_dataset, volblocksize)
                 clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
         return Change(existing is None, wanted)
 
@@ -132,11 +150,30 @@ class ZfsStorage(ZfsEnding):
             if volsize_bytes < found.volsize_bytes:
                 message = f"{parent}/{zvol} has {found.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
-            wanted = Zvol(parent, zvol, found.volume_id, volsize_bytes, found.sparse, found.origin)
+            wanted = replace(found, volsize_bytes=volsize_bytes)
             with self._counting(parent, zvol, volsize_bytes):
                 shape_zvol(zpool, found, wanted)
             if local(properties, EXPORT_RECORD, zvol_dataset(parent, zvol)):
                 self._privileged.grow_export(parent, zvol)
+        return Change(wanted != found, wanted)
+
+    @settling()
+    def set_zvol_properties(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        sparse: bool,
+        properties: ZvolProperties,
+        volblocksize: BlockSize | None,
+    ) -> Change[Zvol]:
+        """See ``Storage``."""
+        check_reservable(properties, sparse=sparse)
+        with self._changing(parent, zvol) as zpool:
+            found, seen = look_at(zpool, zvol)
+            require_block_size(seen, zvol_dataset(parent, zvol), volblocksize)
+            wanted = replace(found, sparse=sparse, properties=properties)
+            reshape_zvol(zpool, found, wanted)
         return Change(wanted != found, wanted)
 
     @settling()
@@ -162,7 +199,11 @@ class ZfsStorage(ZfsEnding):
         """Finish what an earlier attempt at the same clone may have left undone."""
         # By its leaf: the source may have been put aside since, under another name.
         leaf = (wanted.origin or "").partition("@")[2]
-        if existing.volume_id != wanted.volume_id or (existing.origin or "").partition("@")[2] != leaf:
+        if (existing.volume_id, (existing.origin or "").partition("@")[2], existing.properties) != (
+            wanted.volume_id,
+            leaf,
+            wanted.properties,
+        ):
             message = (
                 f"{zvol_dataset(wanted.parent, wanted.name)} exists and is not the clone that was asked for"
             )

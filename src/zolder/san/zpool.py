@@ -19,6 +19,7 @@ from zolder.san.libzfs import DELETED_MARK, REVERT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
 from zolder.san.privileged import Privileged
+from zolder.san.properties import own_properties
 
 # The import of its zpool in which a parent was proven last.
 _PROVEN: Final[dict[DatasetName, str | None]] = {}
@@ -96,7 +97,7 @@ class Zpool:
         require_active(self._site, self.parent.zpool)
         if error.errno == lzc.SUSPENDED_ERRNO:
             return PoolSuspended(f"zpool {self.parent.zpool} has suspended its I/O", zpool=self.parent.zpool)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_full(error):
             available = number(self.glance(self.parent)[self.parent], "available")
             message = f"{error.filename}: {needed_bytes} bytes are needed and {available} available"
             return NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
@@ -108,8 +109,19 @@ class Zpool:
                 f"ZFS lets the agent's user not change {error.filename}: run 'zolder-san install' as root"
             )
             return BackendError(message, errno=error.errno)
+        if error.errno == errno.ENOTSUP:
+            message = (
+                f"ZFS does not support what was asked of {error.filename}: a property may want a feature that"
+                f" zpool {self.parent.zpool} lacks: see zpool-features(7) and 'zpool upgrade'"
+            )
+            return BackendError(message, errno=error.errno)
         message = f"ZFS refused {error.filename}: {error.strerror}"
         return BackendError(message, errno=error.errno or 0)
+
+
+def is_full(error: ZfsError) -> bool:
+    """Say whether what was asked of the kernel did not fit."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName) -> Zvol | None:
@@ -129,6 +141,7 @@ def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName
         volsize_bytes=number(properties, "volsize"),
         sparse=number(properties, "refreservation") == 0,
         origin=text(properties, "origin"),
+        properties=own_properties(properties, dataset),
     )
 
 

@@ -13,13 +13,17 @@ from typing import Final
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
 from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
+from zolder.properties import BlockSize, given
 from zolder.san import libzfs, zfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
+from zolder.san.properties import numbered, require_block_size, spelled
+from zolder.san.reservations import needed_to_create, needed_to_reserve
 from zolder.san.zpool import (
     Zpool,
     is_deferred,
+    is_full,
     local,
     require_ours,
     zvol_in,
@@ -54,35 +58,45 @@ def owner_of(zpool: Zpool, zvol: ZvolName) -> VolumeId:
     return require_ours(zpool.look(dataset), dataset)
 
 
-def create_zvol(zpool: Zpool, wanted: Zvol) -> bool:
-    """Create a zvol with its mark; return False where the very same exists.
+def create_zvol(zpool: Zpool, wanted: Zvol, volblocksize: BlockSize | None = None) -> bool:
+    """Create a zvol with its mark and its properties; return False where the very same exists.
 
-    :raises AlreadyExists: the name is taken by another volume, or by one of another size.
+    :raises AlreadyExists: the name is taken by another volume, or by one of another size or kind.
+    :raises InvalidRequest: this SAN's OpenZFS knows no such value.
     :raises NoSpace: a thick one does not fit.
     :raises PoolUnavailable: the parent is not the one that was set up.
     """
     # A zvol in another zpool of that name would be "absent" once the right one is back.
     zpool.prove_once()
     dataset = zvol_dataset(wanted.parent, wanted.name)
-    create = zpool.library.create_zvol if wanted.sparse else zfs.create_thick_zvol
+    mark, numbers = {VOLUME_MARK: wanted.volume_id}, numbered(wanted.properties, volblocksize)
     try:
-        create(dataset, wanted.volsize_bytes, {VOLUME_MARK: wanted.volume_id})
+        if wanted.sparse:
+            zpool.library.create_zvol(dataset, wanted.volsize_bytes, {**mark, **numbers})
+        else:
+            words = spelled(wanted.properties, volblocksize)
+            zfs.create_thick_zvol(dataset, wanted.volsize_bytes, {**mark, **words})
     except ZfsError as err:
         if err.errno != errno.EEXIST:
-            zpool.explain(err, needed_bytes=wanted.volsize_bytes)
+            zpool.explain(err, needed_bytes=needed_to_create(wanted, volblocksize) if is_full(err) else 0)
     else:
         return True
-    existing = zvol_in(zpool.look(dataset), wanted.parent, wanted.name)
+    seen = zpool.look(dataset)
+    existing = zvol_in(seen, wanted.parent, wanted.name)
     if existing is None:
         message = f"{dataset} was deleted and still has its name: delete it once more"
         raise AlreadyExists(message)
     if existing != wanted:
-        message = (
-            f"{dataset} exists: volume {existing.volume_id}, {existing.volsize_bytes} bytes; "
-            f"asked for was {wanted.volume_id}, {wanted.volsize_bytes} bytes"
-        )
+        message = f"{dataset} exists: volume {_described(existing)}; asked for was {_described(wanted)}"
         raise AlreadyExists(message)
+    require_block_size(seen[dataset], dataset, volblocksize)
     return False
+
+
+def _described(zvol: Zvol) -> str:
+    words = [f"{name}={value}" for name, value in given(zvol.properties).items()]
+    provisioning = "thin" if zvol.sparse else "thick"
+    return " ".join([f"{zvol.volume_id}, {zvol.volsize_bytes} bytes, {provisioning}", *words])
 
 
 def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
@@ -97,7 +111,7 @@ def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
         if now.sparse and not wanted.sparse:
             zfs.reserve(dataset)
     except ZfsError as err:
-        zpool.explain(err, needed_bytes=wanted.volsize_bytes - (0 if now.sparse else now.volsize_bytes))
+        zpool.explain(err, needed_bytes=needed_to_reserve(zpool, wanted) if is_full(err) else 0)
 
 
 def destroy_zvol(
