@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from oslo_utils import importutils
 
 from zolder.cinder.driver import ZolderDriver
 from zolder.cinder.settings import append_options, read_settings
+from zolder.cinder.volume_types import SPECS, read_kind
 from zolder.client.ssh import SshTarget
 from zolder.names import DatasetName
 
-EXAMPLE = Path(__file__).parents[2] / "deploy/examples/cinder.conf"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "deploy/examples/cinder.conf"
 
 
 @pytest.fixture
@@ -47,3 +50,18 @@ def test_it_will_do(section: configuration.Configuration) -> None:
     assert isinstance(settings.way, SshTarget)
     assert settings.way.known_hosts == ("/etc/cinder/zolder_known_hosts",)
     assert settings.way.private_key == "/etc/cinder/zolder_key"
+
+
+def test_the_volume_types_will_do() -> None:
+    """The driver takes each type of the example, and the page has every extra spec that there is."""
+    lines = (ROOT / "deploy/examples/volume-types.sh").read_text().splitlines()
+    types = [line.split()[2:] for line in lines if re.match("type [a-z]+ ", line)]
+    assert len(types) >= 4
+    for words in types:
+        read_kind(dict(word.split("=", 1) for word in words), sparse=True)
+    page = (ROOT / "docs/volume-types.md").read_text()
+    for name, kind in SPECS.items():
+        [row] = [line for line in page.splitlines() if line.startswith("| ") and f"`zolder:{name}`" in line]
+        ranged = "`gzip-1` to `gzip-9`" in row
+        for value in kind.values:
+            assert f"`{value}`" in row or (ranged and re.match("(gzip|zstd)-[0-9]", value)), (name, value)

@@ -124,9 +124,13 @@ class Cinder:
         self.wire = self.api.volume_rpcapi = Wire(self.manager)
         driver.set_initialized()
 
-    def new_volume(self) -> objects.Volume:
-        """Create a volume as the manager does."""
-        kind = db_api.volume_type_create(self.context, {"name": uuid.uuid4().hex, "extra_specs": {}})
+    def new_type(self, specs: dict[str, str]) -> str:
+        """Create a volume type, and return its id."""
+        kind = db_api.volume_type_create(self.context, {"name": uuid.uuid4().hex, "extra_specs": specs})
+        return str(kind["id"])
+
+    def new_volume(self, type_id: str | None = None) -> objects.Volume:
+        """Create a volume as the manager does, of a type with nothing in it or of another."""
         volume = objects.Volume(
             self.context,
             size=1,
@@ -135,7 +139,7 @@ class Cinder:
             attach_status="detached",
             project_id=self.context.project_id,
             user_id=uuid.uuid4().hex,
-            volume_type_id=kind["id"],
+            volume_type_id=type_id or self.new_type({}),
             multiattach=True,
         )
         volume.create()

@@ -56,7 +56,7 @@ def test_thin_volumes_are_provisioned_only(driver: ZolderDriver) -> None:
     driver.create_volume(new_volume(10))
     [pool] = driver.get_volume_stats(refresh=True)["pools"]
     assert (pool["free_capacity_gb"], pool["provisioned_capacity_gb"]) == (100, 10)
-    assert (pool["thin_provisioning_support"], pool["thick_provisioning_support"]) == (True, False)
+    assert (pool["thin_provisioning_support"], pool["thick_provisioning_support"]) == (True, True)
 
 
 def test_the_pool_of_a_volume_is_the_parent(driver: ZolderDriver) -> None:

@@ -17,7 +17,10 @@ from zolder.san.delegation import (
 
 PARENT = DatasetName("data/volumes")
 # What `zfs allow data/volumes` printed after `zolder-san install`.
-BELOW = ("clone", "destroy", "refreservation", "snapshot", "userprop", "volsize", *KINDS)
+BELOW = (
+    *("clone", "destroy", "promote", "refreservation", "rename", "rollback", "snapshot", "userprop", "volsize"),
+    *KINDS,
+)
 RECORDED = f"""\
 ---- Permissions on data/volumes -------------------------------------
 Local permissions:

@@ -22,6 +22,12 @@ class Attachment(Protocol):
     connection_info: Mapping[str, Any] | None
 
 
+class VolumeType(Protocol):
+    """A volume's type, and what an operator wrote into it."""
+
+    extra_specs: Mapping[str, str] | None
+
+
 class Volume(Protocol):
     """A volume. ``id`` is what users know; ``name_id`` and ``name`` are what a back end goes by."""
 
@@ -35,6 +41,10 @@ class Volume(Protocol):
     provider_auth: str | None
     provider_location: str | None
     volume_attachment: Iterable[Attachment] | None
+    # Its back end and pool: CONTROL@BACKEND#POOL.
+    host: str | None
+    volume_type_id: str | None
+    volume_type: Any  # VolumeType; Cinder loads it from its database when it is asked for
 
 
 class Snapshot(Protocol):

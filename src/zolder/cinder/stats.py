@@ -54,8 +54,11 @@ def _pool_down() -> dict[str, Any]:
 def _stats(settings: Settings, pools: Mapping[DatasetName, dict[str, Any]], *, up: bool) -> dict[str, Any]:
     common = {
         "thin_provisioning_support": settings.sparse,
-        "thick_provisioning_support": not settings.sparse,
+        # A type may ask for either anywhere. But where the operator reserves by default, thin is not claimed:
+        # the scheduler would over-subscribe volumes whose type says nothing (CapacityFilter).
+        "thick_provisioning_support": True,
         "max_over_subscription_ratio": settings.max_over_subscription_ratio,
+        # That of a back end; what the front end consumes goes through Cinder's manager to Nova.
         "QoS_support": False,
         # Each initiator of a volume is opened and closed by itself, and the SAN's record says who is left.
         "multiattach": True,

@@ -15,8 +15,9 @@ from zolder.errors import VersionMismatch
 
 LOG = logging.getLogger(__name__)
 
-# What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments.
-_ATTACHMENTS: Final = "attachments"
+# What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments, and
+# gives zvols what their types say.
+_NEEDED: Final = ("attachments", "properties")
 # Cinder asks for figures every minute (backend_stats_polling_interval); the next round shall not wait.
 _FIGURES_SECONDS: Final = 20
 
@@ -48,7 +49,7 @@ def open_san(settings: Settings) -> San:
     storage = RemoteStorage(pool, deadline_seconds=settings.deadline_seconds)
     try:
         welcome = storage.greet()
-        for needed in (settings.route.exporter, _ATTACHMENTS):
+        for needed in (settings.route.exporter, *_NEEDED):
             if needed not in welcome.features:
                 message = (
                     f"zolder-san {welcome.version} at {way.peer} lacks the feature {str(needed)!r}, which"

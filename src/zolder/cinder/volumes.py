@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from cinder import exception
 
-from zolder.cinder.base import DriverBase
 from zolder.cinder.objects import Snapshot, Volume
+from zolder.cinder.retyping import TypeVerbs
 from zolder.cinder.translate import size_bytes, snapshot_of, translated, volume_id_of, zvol_of
 from zolder.errors import Busy, InvalidRequest, NotFound
 from zolder.names import DatasetName, ZvolName
 
 
-class VolumeVerbs(DriverBase):
+class VolumeVerbs(TypeVerbs):
     """Volumes and snapshots."""
 
     def create_volume(self, volume: Volume) -> dict[str, str]:
         """Create a zvol, and say what its secret and its place are, as each verb that makes a volume does."""
+        kind = self._kind_of(volume)
         with translated():
             self._san.storage.create_zvol(
                 self._parent_of(volume),
                 zvol_of(volume),
                 volume_id=volume_id_of(volume),
                 volsize_bytes=size_bytes(volume.size),
-                sparse=self._settings.sparse,
+                sparse=kind.sparse,
+                properties=kind.properties,
+                volblocksize=kind.volblocksize,
             )
             return self._exports.describe(volume)
 
@@ -31,6 +34,7 @@ class VolumeVerbs(DriverBase):
 
         :raises SnapshotNotFound: the snapshot is proven absent; another back end would not have it either.
         """
+        kind = self._kind_of(volume)
         with translated(NotFound, to=lambda _: exception.SnapshotNotFound(snapshot_id=snapshot.id)):
             self._san.storage.clone_zvol(
                 self._parent_beside(volume, snapshot.volume),
@@ -39,7 +43,9 @@ class VolumeVerbs(DriverBase):
                 zvol_of(volume),
                 volume_id=volume_id_of(volume),
                 volsize_bytes=size_bytes(volume.size),
-                sparse=self._settings.sparse,
+                sparse=kind.sparse,
+                properties=kind.properties,
+                volblocksize=kind.volblocksize,
             )
             return self._exports.describe(volume)
 
@@ -48,6 +54,7 @@ class VolumeVerbs(DriverBase):
 
         :raises VolumeNotFound: the source is proven absent.
         """
+        kind = self._kind_of(volume)
         with translated(NotFound, to=lambda _: exception.VolumeNotFound(volume_id=src_vref.id)):
             self._san.storage.clone_zvol(
                 self._parent_beside(volume, src_vref),
@@ -56,7 +63,9 @@ class VolumeVerbs(DriverBase):
                 zvol_of(volume),
                 volume_id=volume_id_of(volume),
                 volsize_bytes=size_bytes(volume.size),
-                sparse=self._settings.sparse,
+                sparse=kind.sparse,
+                properties=kind.properties,
+                volblocksize=kind.volblocksize,
             )
             return self._exports.describe(volume)
 
