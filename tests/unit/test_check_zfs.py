@@ -204,15 +204,18 @@ def test_layout() -> None:
 
 def test_padding(san: CheckedSan) -> None:
     """What a zvol of 1 GiB costs is said in figures, and what another block size would cost."""
-    assert [found.message for found in check_padding(san.anew())] == [
-        "a zvol of 1 GiB takes up to 1.00 GiB: volblocksize 16k on raidz2-0 of 6 devices with ashift 12"
-    ]
+    [message] = [found.message for found in check_padding(san.anew())]
+    assert message == (
+        "a zvol of 1 GiB takes up to 1.00 GiB: volblocksize 16k on raidz2-0 of 6 devices with ashift 12;"
+        " by volblocksize: 4k 2.00, 8k 2.00, 16k 1.00, 32k 1.00, 64k 1.00, 128k 1.00; mirrors 1.00"
+    )
     san.answers[LAYOUT] = STATUS.replace("raidz2-0", "raidz1-0")
     san.answers[ASHIFT] = (2, "", "bad property list: invalid property 'ashift'\n")
     assert told(list(check_padding(san.anew()))) == [
         (
             "note: a zvol of 1 GiB takes up to 1.20 GiB: volblocksize 16k on raidz1-0 of 6 devices with"
-            " ashift 12 (taken for it: this OpenZFS does not tell); 32k would take 1.00 GiB, mirrors 1.00 GiB"
+            " ashift 12 (taken for it: this OpenZFS does not tell); by volblocksize: 4k 1.60, 8k 1.60,"
+            " 16k 1.20, 32k 1.00, 64k 1.00, 128k 1.00; mirrors 1.00"
         )
     ]
     san.answers[LAYOUT] = STATUS.replace("raidz2-0", "draid2:8d:11c:1s-0")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from zolder.properties import BlockSize
 from zolder.san.check.finding import Check, Finding, NotChecked
 from zolder.san.check.kernel import find_zfs_version
 from zolder.san.check.machine import Machine
@@ -88,15 +89,19 @@ def _cost(zpool: str, stripe: Stripe, block_bytes: int, known: int | None) -> Fi
     ashift = _COMMON_ASHIFT if known is None else known
     cost = stripe.cost(block_bytes, ashift)
     assumed = " (taken for it: this OpenZFS does not tell)" if known is None else ""
-    better = next((size for size in (32, 64, 128) if stripe.cost(size * _KIB, ashift) <= _NOTABLE), 128)
+    each = ", ".join(
+        f"{size} {stripe.cost(BlockSize(size).size_bytes, ashift):.2f}" for size in BlockSize.values
+    )
     message = (
         f"a zvol of 1 GiB takes up to {cost:.2f} GiB: volblocksize {block_bytes // _KIB}k on {stripe.name}"
-        f" of {stripe.columns} devices with ashift {ashift}{assumed}"
+        f" of {stripe.columns} devices with ashift {ashift}{assumed}; by volblocksize: {each}; mirrors 1.00"
     )
     if cost <= _NOTABLE:
         return PADDING.ok(zpool, message)
-    message += f"; {better}k would take {stripe.cost(better * _KIB, ashift):.2f} GiB, mirrors 1.00 GiB"
-    remedy = "make a zpool of mirrors for volumes, or reckon with it: zfs get used,logicalused DATASET"
+    remedy = (
+        "make a zpool of mirrors for volumes, give types a zolder:volblocksize (docs/volume-types.md), or"
+        " reckon with it: zfs get used,logicalused DATASET"
+    )
     return (PADDING.note if cost <= _DEAR else PADDING.warning)(zpool, message, remedy)
 
 
