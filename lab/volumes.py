@@ -10,6 +10,7 @@ snapshot is named by its id.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,17 +46,40 @@ class Volumes:
         source: str | None = None,
         multiattach: bool = False,
         backend: str | None = None,
+        volume_type: str | None = None,
     ) -> str:
         """Create a volume, empty, from a snapshot or from another volume, and wait until it is available.
 
         :param backend: the volume_backend_name that it is to be at; None for any.
+        :param volume_type: what `make_type` returned, in place of the two before.
         """
-        volume_type = self._type(backend, multiattach=multiattach) if multiattach or backend else None
+        if multiattach or backend:
+            volume_type = self._type(backend, multiattach=multiattach)
         made = self._cinder.volumes.create(
             size_gib, snapshot_id=snapshot, source_volid=source, volume_type=volume_type
         )
         self.wait(made.id, "available")
         return str(made.id)
+
+    def make_type(self, specs: Mapping[str, str]) -> str:
+        """Create a volume type with these extra specs, and return its id."""
+        made = self._cinder.volume_types.create(f"type-{uuid.uuid4()}")
+        if specs:
+            made.set_keys(dict(specs))
+        return str(made.id)
+
+    def retype(self, volume: str, volume_type: str, *, migrate: bool = False) -> bool:
+        """Ask for another type, wait until that is over, and return whether the volume has it now."""
+        before = self.show(volume)["status"]
+        self._cinder.volumes.retype(volume, volume_type, "on-demand" if migrate else "never")
+        self.wait(volume, before)
+        has = self.show(volume)["volume_type"]
+        return bool(has == self._cinder.volume_types.get(volume_type).name)
+
+    def capabilities(self, host: str) -> dict[str, Any]:
+        """Return what a back end says that it can do, as `cinder get-capabilities` shows it."""
+        found: dict[str, Any] = self._cinder.capabilities.get(host).to_dict()
+        return found
 
     def show(self, volume: str) -> dict[str, Any]:
         """Return what Cinder says of a volume.
