@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from cinder.volume import volume_utils
+
 from zolder.cinder.base import DriverBase
 from zolder.cinder.objects import Volume, VolumeType
 from zolder.cinder.translate import translated, zvol_of
@@ -45,8 +47,8 @@ class TypeVerbs(DriverBase):
     ) -> bool:
         """Give a volume, in use or not, what another type asks for; False where it has to be copied.
 
-        The manager (29) calls it only where the encryption stays, passes it what both types say of QoS, and
-        goes on to migrate, within the user's policy, where this is False or fails.
+        The manager (29) calls it only where the encryption stays and the back end is this one, and goes on to
+        migrate, within the user's policy, where this is False or fails.
 
         :raises VolumeBackendAPIException: the type asks for what there is not, or to be thick takes more than
             there is; the volume stays as it was.
@@ -54,8 +56,9 @@ class TypeVerbs(DriverBase):
         if (diff or {}).get("encryption"):
             LOG.info("Volume %s: another encryption is another content: it has to be migrated.", volume.id)
             return False
-        if host["host"] != volume.host:
-            LOG.info("Volume %s: %s is another place: it has to be migrated.", volume.id, host["host"])
+        here, there = (self._pool_of(volume, place) for place in (volume.host, host["host"]))
+        if here != there:
+            LOG.info("Volume %s: %s is another pool: it has to be migrated.", volume.id, there)
             return False
         kind = self._kind(new_type.extra_specs or {})
         with translated():
@@ -73,6 +76,10 @@ class TypeVerbs(DriverBase):
                 return True
         LOG.info("Volume %s has to be migrated: %s.", volume.id, reason)
         return False
+
+    def _pool_of(self, volume: Volume, place: str | None) -> str:
+        pool: str | None = volume_utils.extract_host(place, "pool") if place else None
+        return pool or self.get_pool(volume)
 
     def _kind(self, specs: Mapping[str, str]) -> Kind:
         return read_kind(specs, sparse=self._settings.sparse)
