@@ -11,6 +11,7 @@ from zolder.api import Storage
 from zolder.errors import Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.model import Zvol
 from zolder.names import SnapshotName, ZvolName
+from zolder.properties import Cached, Compression, ZvolProperties
 
 OLDER = SnapshotName("snapshot-0")
 
@@ -56,6 +57,14 @@ def test_past_what_a_clone_needs(storage: Storage, *, sparse: bool) -> None:
     names = {each.name for each in storage.list_snapshots(PARENT) if each.zvol == source.name}
     assert names == {OLDER, SNAPSHOT}
     assert clone(storage, source, OLDER).origin == f"{PARENT}/{source.name}@{OLDER}"
+
+
+def test_it_keeps_its_types_properties(storage: Storage) -> None:
+    """What a volume's type chose holds after a revert past a clone as before."""
+    source, _ = past_a_clone(storage)
+    chosen = ZvolProperties(compression=Compression("gzip-9"), primarycache=Cached("metadata"))
+    storage.set_zvol_properties(PARENT, source.name, sparse=True, properties=chosen, volblocksize=None)
+    assert revert(storage, source).properties == chosen
 
 
 def test_all_of_it_can_go_afterwards(storage: Storage) -> None:

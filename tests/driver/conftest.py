@@ -114,7 +114,6 @@ def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: obje
     values = {
         "id": str(uuid.uuid4()),
         "size": size,
-        "host": f"control@zolder#{PARENT}",
         "status": "in-use" if connectors else "available",
         "_name_id": None,
         "provider_auth": None,

@@ -18,7 +18,17 @@ from zolder.san.delegation import (
 PARENT = DatasetName("data/volumes")
 # What `zfs allow data/volumes` printed after `zolder-san install`.
 BELOW = (
-    *("clone", "destroy", "promote", "refreservation", "rename", "rollback", "snapshot", "userprop", "volsize"),
+    *(
+        "clone",
+        "destroy",
+        "promote",
+        "refreservation",
+        "rename",
+        "rollback",
+        "snapshot",
+        "userprop",
+        "volsize",
+    ),
     *KINDS,
 )
 RECORDED = f"""\

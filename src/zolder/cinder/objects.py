@@ -35,8 +35,6 @@ class Volume(Protocol):
     name_id: str
     name: str
     size: int
-    # host@backend#pool
-    host: str | None
     status: str | None
     provider_auth: str | None
     provider_location: str | None

@@ -64,7 +64,7 @@ class TypeVerbs(DriverBase):
         with translated():
             try:
                 self._san.storage.set_zvol_properties(
-                    self._settings.parent,
+                    self._parent_of(volume),
                     zvol_of(volume),
                     sparse=kind.sparse,
                     properties=kind.properties,

@@ -25,6 +25,7 @@ from zolder.san.aside import finish_putting_aside, is_reverted, mark_deleted, un
 from zolder.san.libzfs import REVERT_MARK, REVERT_NOTE, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
+from zolder.san.properties import numbered
 from zolder.san.zpool import Zpool, local, number, refuse_foreign, text
 from zolder.san.zvols import alive_snapshots, destroy_zvol, remove_clone_origins, shape_zvol
 
@@ -117,7 +118,7 @@ def _replace(
     name = reverted_name(rolled.name)
     clone = zvol_dataset(rolled.parent, name)
     marks = {VOLUME_MARK: rolled.volume_id, REVERT_MARK: f"{_BEGUN}{rolled.name}", REVERT_NOTE: operation.id}
-    zpool.library.clone(clone, snapshot, marks)
+    zpool.library.clone(clone, snapshot, {**marks, **numbered(rolled.properties)})
     try:
         shape_zvol(zpool, replace(rolled, name=name, sparse=True), replace(wanted, name=name))
         mark_deleted(zpool, rolled.name, reverted=True)

@@ -58,6 +58,8 @@ def mark_deleted(dataset: str, properties: Mapping[str, str]) -> None:
         "refreservation=none",
         dataset,
     )
+
+
 def release(dataset: str) -> None:
     """Take a zvol's reservation away, making it sparse."""
     _zfs(dataset, "set", "refreservation=none", dataset)
