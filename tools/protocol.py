@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from zolder import errors, model, names, properties
-from zolder.api import METHODS, Storage
+from zolder.api import CONTENTS_METHODS, METHODS, ContentsRequests, Storage
 from zolder.names import Name
 
 PAGE: Final = Path(__file__).parent.parent / "docs/protocol.md"
@@ -50,8 +50,8 @@ def form(kind: Any) -> str:  # noqa: ANN401 - a type expression
 
 def _methods() -> list[str]:
     lines = ["## Methods", ""]
-    for method in METHODS:
-        function = getattr(Storage, method)
+    for method in sorted((*METHODS, *CONTENTS_METHODS)):
+        function = getattr(ContentsRequests if method in CONTENTS_METHODS else Storage, method)
         hints = get_type_hints(function)
         result = hints.pop("return")
         lines += [f"### {method}", "", _summary(function), "", "| parameter | form |", "|---|---|"]

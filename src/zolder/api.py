@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from zolder.errors import InvalidRequest
+from zolder.frames import Sink, Source
 from zolder.model import (
     Access,
     Change,
@@ -31,7 +32,51 @@ from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName,
 from zolder.properties import INHERITED, BlockSize, ZvolProperties
 
 
-class Storage(ABC):
+class Contents(ABC):
+    """What is in a zvol, carried over a channel of its own for as long as that takes.
+
+    A line that is lost meanwhile is taken up again behind what was acknowledged.
+    """
+
+    @abstractmethod
+    def write_zvol(self, parent: DatasetName, zvol: ZvolName, source: Source) -> Change[None]:
+        """Make a zvol's contents those of the source; what that does not carry is zeros, whatever was there.
+
+        :raises NotFound: it is proven absent.
+        :raises Busy: somebody may reach it or holds it, another operation has it, or has written it since.
+        """
+
+    @abstractmethod
+    def read_zvol(self, parent: DatasetName, zvol: ZvolName, sink: Sink) -> int:
+        """Give a zvol's contents to the sink; return its size in bytes. Nothing is held but the zvol itself.
+
+        Of one that is written to meanwhile they are of no one moment.
+
+        :raises NotFound: it is proven absent.
+        """
+
+
+class ContentsRequests(ABC):
+    """The same two as they go over the wire: frames follow, to the agent or from it (docs/protocol.md)."""
+
+    @abstractmethod
+    def write_zvol(self, parent: DatasetName, zvol: ZvolName, *, resumed: bool) -> Change[None]:
+        """Make a zvol's contents those that the client sends; what it does not send is zeros.
+
+        :param resumed: this operation was told before that it may send, and goes on behind what lies safe.
+        :raises NotFound: it is proven absent.
+        :raises Busy: somebody may reach it or holds it, another operation has it, or has written it since.
+        """
+
+    @abstractmethod
+    def read_zvol(self, parent: DatasetName, zvol: ZvolName) -> int:
+        """Send a zvol's contents but for what is zeros; the value is the zvol's size in bytes.
+
+        :raises NotFound: it is proven absent.
+        """
+
+
+class Storage(Contents):
     """Zvols, their snapshots and their exports below the parents of one identity."""
 
     @abstractmethod
@@ -284,7 +329,8 @@ class Storage(ABC):
         """
 
 
-METHODS: Final = tuple(sorted(Storage.__abstractmethods__))
+CONTENTS_METHODS: Final = tuple(sorted(ContentsRequests.__abstractmethods__))
+METHODS: Final = tuple(sorted(Storage.__abstractmethods__ - Contents.__abstractmethods__))
 
 MIB: Final = 1024 * 1024
 MAX_VOLSIZE_BYTES: Final = 2**60

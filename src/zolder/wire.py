@@ -17,9 +17,9 @@ from zolder.names import Identity, OperationId
 from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
-# The exporters that this agent knows, whether what it exports comes back by itself, and that it knows a
-# volume type's properties.
-FEATURES: Final = ("lio", "nvmet", "tgt", "attachments", "properties")
+# The exporters that this agent knows, whether what it exports comes back by itself, that it knows a volume
+# type's properties, that it reverts and keeps what clones need, and that zvols' contents go over a channel.
+FEATURES: Final = ("lio", "nvmet", "tgt", "attachments", "properties", "revert", "contents")
 
 # A request names a few objects; an answer may list 10,000 zvols at some 200 bytes each.
 MAX_REQUEST_BYTES: Final = 256 * 1024
@@ -62,7 +62,15 @@ class Notice:
     text: str
 
 
-Reply: TypeAlias = Answer | Failure | Notice
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """That contents may be sent, at first with 0, and then how far those written lie safe in the zvol."""
+
+    id: int
+    safe_bytes: int
+
+
+Reply: TypeAlias = Answer | Failure | Notice | Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,8 @@ def encode_reply(reply: Reply) -> bytes:
         return encode_reply(Failure(reply.id, LocalProtocolError(message)))
     if isinstance(reply, Notice):
         return _line({"id": reply.id, "notice": _printable(reply.text)})
+    if isinstance(reply, Progress):
+        return _line({"id": reply.id, "safe_bytes": reply.safe_bytes})
     error: dict[str, Json] = {
         "code": reply.error.code,
         "message": _printable(reply.error.message),
@@ -163,11 +173,13 @@ def decode_reply(line: bytes) -> Reply:
             return Answer(number, frame["value"])
         if frame.keys() == {"id", "notice"}:
             return Notice(number, decode(str, frame["notice"]))
+        if frame.keys() == {"id", "safe_bytes"}:
+            return Progress(number, decode(int, frame["safe_bytes"]))
         if frame.keys() == {"id", "error"}:
             return Failure(number, _error(frame["error"]))
     except InvalidRequest as err:
         raise RemoteProtocolError(err.message) from err
-    message = "a reply has an id and one of value, notice and error"
+    message = "a reply has an id and one of value, notice, safe_bytes and error"
     raise RemoteProtocolError(message)
 
 

@@ -163,6 +163,7 @@ METHODS: Final[Volleys] = {
         "open_export",
         "close_export",
         "grow_export",
+        "open_device",
     ),
     "hello-again": ("hello",),
     "look-alikes": (

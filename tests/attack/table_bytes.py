@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any, Final
 
 from tests.attack.ground import PARENT
 from tests.attack.model import ENDED, HELLO, Attack, Bytes, frame, line
-from tests.attack.table_requests import RIGHT
+from tests.attack.table_requests import RIGHT, RIGHT_CONTENTS
 
 BROKEN: Final = frozenset({"remote_protocol"})
 CLOSED: Final = frozenset({"closed"})
@@ -55,6 +56,9 @@ _AFTER: Final[dict[str, bytes]] = {
     "an-answer-instead-of-a-request": b'{"id":1,"value":{"changed":true,"value":null}}\n',
     "a-request-of-http": b"GET / HTTP/1.1\r\nHost: san\r\n\r\n",
     "a-request-behind-garbage": b"garbage\n" + DELETE,
+    "a-deletion-behind-a-request-for-contents": line("read_zvol", RIGHT_CONTENTS["read_zvol"]) + DELETE,
+    "a-frame-behind-a-request-for-contents": line("read_zvol", RIGHT_CONTENTS["read_zvol"])
+    + struct.pack(">4sIQ", b"DATA", 2**32 - 1, 2**64 - 1),
 }
 _HALF: Final[dict[str, bytes]] = {
     "half-a-request-and-the-end": DELETE[: len(DELETE) // 2],

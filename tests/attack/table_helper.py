@@ -43,6 +43,15 @@ def _grow(**changed: Any) -> Asked:  # noqa: ANN401 - as above
     return "grow_export", {"parent": PARENT, "zvol": "volume-own", **changed}
 
 
+def _device(**changed: Any) -> Asked:  # noqa: ANN401 - as above
+    return "open_device", {"parent": PARENT, "zvol": "volume-own", "to_write": True, **changed}
+
+
+def _devices(**changed: Any) -> tuple[Asked, Asked]:  # noqa: ANN401 - as above
+    """Return what opens a device to be written, and to be read."""
+    return _device(**changed), _device(to_write=False, **changed)
+
+
 def _withdraw(**changed: Any) -> Asked:  # noqa: ANN401 - as above
     right = {"parent": PARENT, "zvol": "volume-own", "initiator": INITIATOR, "exporter": None}
     return "close_export", {**right, **changed}
@@ -201,6 +210,33 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
         INVALID,
         (_withdraw(zvol="../../core"), _withdraw(exporter="../lio"), _withdraw(exporter="targetcli")),
     ),
+    "open-devices-of-what-is-not-ours": (
+        NOT_PERMITTED,
+        (
+            *_devices(zvol="foreign"),
+            *_devices(zvol="received"),
+            *_devices(zvol="files"),
+            *_devices(zvol=VIEW),
+            *_devices(parent=OTHER_PARENT, zvol="volume-theirs"),
+            *_devices(parent="data/secret", zvol="disk"),
+            *_devices(parent="data", zvol="volumes"),
+        ),
+    ),
+    "open-the-device-of-what-is-not-there": (frozenset({"not_found"}), _devices(zvol="volume-none")),
+    "open-devices-by-a-path": (
+        INVALID,
+        (
+            *_devices(zvol="../secret/disk"),
+            *_devices(zvol="/dev/vda"),
+            *_devices(zvol="volume-own@snap-own"),
+            *_devices(path="/dev/vda"),
+            _device(to_write=1),
+            _device(to_write=None),
+            _device(flags=2),
+        ),
+    ),
+    "write-what-somebody-may-reach": (frozenset({"busy"}), (_device(),)),
+    "write-by-a-record-that-is-none": (frozenset({"backend"}), (_device(zvol="record-of-a-number"),)),
     "ask-for-what-it-does-not-do": (
         UNKNOWN,
         (
@@ -240,6 +276,9 @@ _WORDS: Final[dict[str, tuple[bytes, tuple[bytes, ...], frozenset[str]]]] = {
     ),
     "be-the-other-and-grow-labs-export": (
         _hello(identity="other"), (line(*_grow()),), NOT_PERMITTED
+    ),
+    "be-the-other-and-open-labs-device": (
+        _hello(identity="other"), (line(*_device(to_write=False)),), NOT_PERMITTED
     ),
     "be-the-other-and-close-labs-export": (
         _hello(identity="other"), (line(*_withdraw()),), NOT_PERMITTED

@@ -76,6 +76,11 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
         "parent": PARENT, "view_id": VIEW_ID, "initiator": INITIATOR, "attachment": None,
     },
 }  # fmt: skip
+# Those whose contents follow behind them; what is refused here is so before any may follow.
+RIGHT_CONTENTS: Final[dict[str, dict[str, Any]]] = {
+    "read_zvol": {"parent": PARENT, "zvol": "volume-own"},
+    "write_zvol": {"parent": PARENT, "zvol": "volume-own", "resumed": False},
+}
 # The requests that open something over a route.
 _OPENING: Final = ("export_zvol", "ensure_exports", "export_snapshot")
 _NO_ROUTES: Final[tuple[Any, ...]] = (None, {}, [], PREFIX)
@@ -253,6 +258,18 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("export_snapshot", {"chap": {"user": "u", "secret": "123456789012\nmutual"}}),
         ),
     ),
+    "say-how-contents-are-to-go": (
+        INVALID,
+        (
+            ("write_zvol", {"resumed": 1}),
+            ("write_zvol", {"resumed": None}),
+            ("write_zvol", {"device": "/dev/vda"}),
+            ("write_zvol", {"zvol": "../other/volume-theirs"}),
+            ("read_zvol", {"zvol": "volume-own@snap-own"}),
+            ("read_zvol", {"resumed": False}),
+            ("read_zvol", {"begin": 0}),
+        ),
+    ),
     "shrink-a-volume": (
         INVALID,
         (("grow_zvol", {"volsize_bytes": MIB}),),
@@ -279,6 +296,20 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
         "create_zvol", {"zvol": "foreign", "volsize_bytes": 16 * MIB}, NOT_PERMITTED
     ),
     "clone-over-an-unmarked-zvol": ("clone_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
+    **{
+        f"{method.partition('_')[0]}-the-contents-of-{what}": (method, {"zvol": zvol}, NOT_PERMITTED)
+        for method in RIGHT_CONTENTS
+        for what, zvol in (
+            ("an-unmarked-zvol", "foreign"),
+            ("a-file-system", "files"),
+            ("a-received-copy", "received"),
+            ("a-view", VIEW),
+        )
+    },
+    "write-what-is-exported": ("write_zvol", {}, frozenset({"busy"})),
+    "go-on-writing-what-was-never-begun": (
+        "write_zvol", {"resumed": True, "zvol": "volume-taken"}, frozenset({"busy"})
+    ),
     "delete-a-file-system": ("delete_zvol", {"zvol": "files"}, NOT_PERMITTED),
     "snapshot-a-file-system": ("create_snapshot", {"zvol": "files"}, NOT_PERMITTED),
     "export-a-file-system": ("export_zvol", {"zvol": "files"}, NOT_PERMITTED),
@@ -378,7 +409,7 @@ _THEIRS: Final = {"parent": OTHER_PARENT, "zvol": "volume-theirs", "snapshot": "
 
 
 def _right(method: str, changed: dict[str, Any]) -> dict[str, Any]:
-    return frame(method, {**RIGHT[method], **changed})
+    return frame(method, {**RIGHT, **RIGHT_CONTENTS}[method] | changed)
 
 
 def _one(group: str, name: str, method: str, changed: dict[str, Any], seen: frozenset[str]) -> Attack:
@@ -408,7 +439,7 @@ def _volleys(group: str, name: str, method: str, field: str, table: hostile.Voll
 ATTACKS: Final = (
     *(
         _one("parent", f"{method}-below-the-others-parent", method, {"parent": OTHER_PARENT}, NOT_PERMITTED)
-        for method in RIGHT
+        for method in (*RIGHT, *RIGHT_CONTENTS)
     ),
     *(
         _as_other("parent", f"{method}-below-labs-parent-as-other", method, {})
@@ -421,6 +452,8 @@ ATTACKS: Final = (
             "export_snapshot",
             "withdraw_snapshot",
             "list_attachments",
+            "read_zvol",
+            "write_zvol",
         )
     ),
     *(

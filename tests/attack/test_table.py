@@ -30,10 +30,10 @@ from tests.attack.model import (
 )
 from tests.attack.runner import Runner
 from tests.attack.table import ATTACKS
-from tests.attack.table_requests import RIGHT
+from tests.attack.table_requests import RIGHT, RIGHT_CONTENTS
 from tests.support import agent
 from tests.support.sshd import running_sshd
-from zolder.api import METHODS
+from zolder.api import CONTENTS_METHODS, METHODS
 from zolder.san.privileged import VERBS
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def test_no_attack_is_content_with_success() -> None:
 def test_every_method_is_attacked() -> None:
     """Each request that there is has right parameters in the table, to be made wrong in one place."""
     assert set(METHODS) == RIGHT.keys()
+    assert set(CONTENTS_METHODS) == RIGHT_CONTENTS.keys()
 
 
 def test_every_record_is_tried() -> None:

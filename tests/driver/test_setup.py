@@ -143,16 +143,19 @@ def test_an_agent_of_another_version(configure: Configure, fault: str, sentence:
     ("lines", "features", "missing"),
     [
         ("", ["lio"], "attachments"),
-        ("target_helper = tgtadm", ["lio", "attachments", "properties"], "tgt"),
-        ("target_protocol = nvmet_tcp", ["lio", "tgt", "attachments", "properties"], "nvmet"),
+        ("target_helper = tgtadm", ["lio", "attachments", "properties", "revert"], "tgt"),
+        ("target_protocol = nvmet_tcp", ["lio", "tgt", "attachments", "properties", "revert"], "nvmet"),
         ("", ["lio", "attachments"], "properties"),
-        ("target_protocol = nvmet_tcp", ["nvmet", "attachments", "properties"], None),
+        ("", ["lio", "attachments", "properties"], "revert"),
+        ("", ["lio", "attachments", "properties", "revert"], "contents"),
+        ("target_protocol = nvmet_tcp", ["nvmet", "attachments", "properties", "revert", "contents"], None),
+        ("zolder_image_transfer = attach", ["lio", "attachments", "properties", "revert"], None),
     ],
 )
 def test_an_agent_that_cannot_export_like_that(
     configure: Configure, tmp_path: Path, lines: str, features: list[str], missing: str | None
 ) -> None:
-    """The exporter that cinder.conf chooses is asked for, and what the driver needs of any agent."""
+    """What cinder.conf chooses is asked for, and what the driver needs of any agent."""
     script = tmp_path / "agent.py"
     source = Path(agent.__file__).read_text()
     script.write_text(source.replace('"features": []', f'"features": {json.dumps(features)}'))
@@ -191,7 +194,7 @@ def test_set_up_again_after_a_failure(configure: Configure) -> None:
 def test_a_san_that_is_left_has_no_channel(configure: Configure, tmp_path: Path) -> None:
     """Closing it ends the agents at the other ends, and refuses what comes after."""
     script = tmp_path / "agent.py"
-    features = json.dumps(["lio", "attachments", "properties"])
+    features = json.dumps(["lio", "attachments", "properties", "revert", "contents"])
     source = Path(agent.__file__).read_text()
     script.write_text(source.replace('"features": []', f'"features": {features}'))
     way = LocalAgent((sys.executable, "-S", "-E", str(script), "none"))

@@ -41,6 +41,7 @@ from zolder.san.locks import Locks
 from zolder.san.policies import PolicyError
 from zolder.san.policy import Policy
 from zolder.san.privileged import VERBS
+from zolder.san.requestline import RequestLine
 from zolder.wire import Request
 
 LAB: Final = Policy(
@@ -136,6 +137,27 @@ class Kernel:
             yield ZvolDevice(Path("/dev/zd0"), -1)
         finally:
             self._open = None
+
+    @contextmanager
+    def open_zvol_device(self, dataset: str, *, to_write: bool) -> Iterator[int]:
+        """Be zolder.san.descriptors: a volume's, and to be written only where nobody reaches it."""
+        self._hold_changing()
+        self._hold_zvol(dataset)
+        self._hold(not dataset.endswith((*_CLOSED, "view")) or dataset.endswith("inherited"), dataset)
+        is_reached = self._record and not dataset.endswith("inherited") and json.loads(self._record)["grants"]
+        self._hold(not (to_write and is_reached), f"{dataset} is in use")
+        if dataset.endswith("nodeless"):
+            message = "no block device came"
+            raise BackendError(message)
+        self._open = dataset
+        try:
+            yield -1
+        finally:
+            self._open = None
+
+    def hand_over(self, descriptor: int) -> None:
+        """Be zolder.san.requestline: only what was opened just now goes to the agent."""
+        self._hold(descriptor == -1 and self._open is not None, f"the descriptor {descriptor}")
 
     def find(self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName) -> Chap | None:
         """Be zolder.san.secrets, as are the next two."""
@@ -296,6 +318,8 @@ def check_helper(data: bytes) -> None:
         patch.object(root, "Secrets", lambda: kernel),
         patch.object(root, "note_supplied", kernel.note_supplied),
         patch.object(exports, "open_zvol", kernel.open_zvol),
+        patch.object(root, "open_zvol_device", kernel.open_zvol_device),
+        patch.object(RequestLine, "hand_over", lambda _, descriptor: kernel.hand_over(descriptor)),
         patch.object(exports, "EXPORTERS", ways),
     ):
         locks = Locks(Path(f"/proc/self/fd/{locked.fileno()}"))

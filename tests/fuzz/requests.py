@@ -15,7 +15,7 @@ from typing import Any, Final, get_type_hints
 from tests.contract.ground import CAPACITY_BYTES, PARENT, PORTALS, PREFIX, prepare_fake
 from tests.fuzz.checked_names import check_checked
 from tests.fuzz.predicates import PREDICATES
-from zolder.api import METHODS, Storage
+from zolder.api import CONTENTS_METHODS, METHODS, ContentsRequests, Storage
 from zolder.errors import ProtocolError
 from zolder.fake import FakeStorage
 from zolder.names import Identity
@@ -25,7 +25,7 @@ from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import GIB, Policy
 from zolder.san.serve import Service, serve
-from zolder.wire import Failure, Request, decode_reply
+from zolder.wire import Failure, Progress, Request, decode_reply
 
 ID: Final = "3f0c1b6e-5a52-4c1e-9a0b-0123456789ab"
 HELLO: Final = b'{"protocols":[1],"version":"0"}'
@@ -42,7 +42,10 @@ _LOOKING: Final = {
     "list_views",
     "list_zvols",
 }
-_HINTS: Final = {method: get_type_hints(getattr(Storage, method)) for method in METHODS}
+_HINTS: Final = {
+    **{method: get_type_hints(getattr(Storage, method)) for method in METHODS},
+    **{method: get_type_hints(getattr(ContentsRequests, method)) for method in CONTENTS_METHODS},
+}
 
 
 class Border:
@@ -63,6 +66,10 @@ class Border:
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - as above
         """Return the checked form of one of Storage's methods."""
 
+        def carried(parent: Any, zvol: Any, ends: Any) -> Any:  # noqa: ANN401 - what came over the channel
+            self._check(method, {"parent": parent, "zvol": zvol})
+            return getattr(self._storage, method)(parent, zvol, ends)
+
         def checked(**arguments: Any) -> Any:  # noqa: ANN401 - what the method declares
             try:
                 self._check(method, arguments)
@@ -72,7 +79,7 @@ class Border:
                 raise
             return getattr(self._storage, method)(**arguments)
 
-        return checked
+        return carried if method in CONTENTS_METHODS else checked
 
     def record(self, request: Request, outcome: str, seconds: float) -> None:
         """Write the line of a request, and refuse an internal error, which no client may cause."""
@@ -82,10 +89,11 @@ class Border:
         assert outcome != "internal", self._faults or f"an internal error in {request.method}"
 
     def _check(self, method: str, arguments: dict[str, Any]) -> None:
-        assert method in METHODS
+        assert method in {*METHODS, *CONTENTS_METHODS}
         assert self._policy.role == "volumes" or method in _LOOKING, "beyond the role"
-        assert arguments.keys() <= _HINTS[method].keys() - {"return"}, "not the parameters that are declared"
-        assert _HINTS[method].keys() - arguments.keys() <= {"return", "properties", "volblocksize"}, "too few"
+        declared = _HINTS[method].keys() - {"return", "resumed"}
+        assert arguments.keys() <= declared, "not the parameters that are declared"
+        assert declared - arguments.keys() <= {"properties", "volblocksize"}, "too few"
         for value in arguments.values():
             _check_value(value)
         assert arguments["parent"] == PARENT
@@ -130,7 +138,7 @@ def check_channel(data: bytes) -> None:
     agent = Agent(
         lambda: policy, storage_for=lambda _, operation: border(operation), zfs_version=lambda: "fake"
     )
-    converse(agent, spelled(data[1:], METHODS, HELLO), record=border.record)
+    converse(agent, spelled(data[1:], {*METHODS, *CONTENTS_METHODS}, HELLO), record=border.record)
 
 
 def spelled(data: bytes, methods: Container[str], hello: bytes) -> list[bytes]:
@@ -151,12 +159,15 @@ def converse(service: Service, lines: list[bytes], *, record: Record) -> None:
         serve(Channel(incoming, outgoing), service, record=record)
         os.lseek(outgoing, 0, os.SEEK_SET)
         with os.fdopen(os.dup(outgoing), "rb") as stream:
-            replies = [decode_reply(line) for line in stream]
+            heard = [decode_reply(line) for line in stream]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(incoming)
         os.close(outgoing)
+    # Who is told that contents may go has sent nothing more, and so the request ends there.
+    replies = [reply for reply in heard if not isinstance(reply, Progress)]
     assert len(replies) <= len(lines)
+    assert len(heard) <= len(replies) + 1
     for reply in replies[:-1]:
         # Whoever broke the protocol is answered once, and then no more.
         assert not isinstance(reply, Failure) or not isinstance(reply.error, ProtocolError)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from tests.fuzz.carried import check_contents
 from tests.fuzz.checked_names import check_name
 from tests.fuzz.frames import check_reply, check_request, check_stream
 from tests.fuzz.helping import check_helper
@@ -22,6 +23,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "reply": check_reply,
     "stream": check_stream,
     "channel": check_channel,
+    "contents": check_contents,
     "helper": check_helper,
     "name": check_name,
     "policy": check_policy,

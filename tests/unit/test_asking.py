@@ -384,11 +384,11 @@ ROUNDS: dict[str, tuple[Callable[[Asking], Any], dict[str, Json], Json, Any]] = 
 
 
 def test_every_verb_has_a_round() -> None:
-    """No verb is left out below."""
-    assert ROUNDS.keys() == set(VERBS)
+    """No verb is left out below, but the one whose answer is a descriptor (test_descriptors.py)."""
+    assert ROUNDS.keys() == set(VERBS) - {"open_device"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ROUNDS)
 def test_round(tmp_path: Path, verb: str) -> None:
     """Each verb is sent with its own parameters, and its answer comes back as the declared types."""
     call, params, answer, value = ROUNDS[verb]
@@ -405,7 +405,7 @@ def test_round(tmp_path: Path, verb: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [1, "text", [1], {"a": 1}, {"a": {"b": {"value": 1}}}, [None]])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ROUNDS)
 def test_answers_of_the_wrong_shape(tmp_path: Path, verb: str, answer: Json) -> None:
     """An answer that is not what the verb returns is refused with the verb's name, and the line goes on."""
     call, _, right, value = ROUNDS[verb]

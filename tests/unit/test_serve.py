@@ -111,7 +111,7 @@ def test_hello() -> None:
         assert client.hello()["value"] == {
             "protocol": 1,
             "version": __version__,
-            "features": ["lio", "nvmet", "tgt", "attachments", "properties"],
+            "features": ["lio", "nvmet", "tgt", "attachments", "properties", "revert", "contents"],
             "identity": "lab",
             "zfs_version": "fake",
         }

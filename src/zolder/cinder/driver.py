@@ -3,8 +3,8 @@
 One verb is one request (docs/design.md, 4). What exists and who may reach it stands on the SAN; what is kept
 here is only for the log and against races. Threads and green threads may share a driver.
 
-What the driver leaves to Cinder's base class works through it and not beside it: images and backups are
-copied through an attachment on the control node, which needs os-brick, iscsid and root there.
+What the driver leaves to Cinder's base class works through it and not beside it: backups are copied through
+an attachment on the control node, which needs os-brick, iscsid and root there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from cinder import interface
 
 from zolder import __version__
 from zolder.cinder.connections import ConnectionVerbs
+from zolder.cinder.images import ImageVerbs
 from zolder.cinder.volumes import VolumeVerbs
 
 
 @interface.volumedriver
-class ZolderDriver(VolumeVerbs, ConnectionVerbs):
+class ZolderDriver(VolumeVerbs, ConnectionVerbs, ImageVerbs):
     """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI or by NVMe over TCP."""
 
     VERSION = __version__

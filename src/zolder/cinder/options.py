@@ -38,6 +38,14 @@ zolder_opts: Final = [
         " the forced command of the key says it.",
     ),
     cfg.StrOpt(
+        "zolder_image_transfer",
+        default="channel",
+        choices=("channel", "attach"),
+        help="How images get into volumes and out of them. With channel their data goes over SSH to the"
+        " agent, and this control node needs neither root nor an initiator; with attach the volume is"
+        " attached here, which needs both, as with Cinder's other drivers.",
+    ),
+    cfg.StrOpt(
         "zolder_ssh_config",
         help="An ssh_config file for the way to the SAN, in place of the user's and the system's own: jump"
         " hosts (ProxyJump), ciphers, source address. It names the known_hosts file of a jump host, too.",

@@ -72,6 +72,7 @@ class Settings:
     use_chap: bool
     reserved_percentage: int
     max_over_subscription_ratio: float | str
+    image_transfer: str = "channel"
 
     def parent_of(self, host: str | None) -> DatasetName:
         """Return the parent of a volume, by the pool in its host (``host@backend#pool``).
@@ -126,6 +127,7 @@ def read_settings(configuration: Configuration) -> Settings:
         max_over_subscription_ratio=volume_utils.get_max_over_subscription_ratio(
             configuration.max_over_subscription_ratio, supports_auto=True
         ),
+        image_transfer=configuration.zolder_image_transfer,
     )
 
 

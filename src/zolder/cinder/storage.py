@@ -15,9 +15,11 @@ from zolder.errors import VersionMismatch
 
 LOG = logging.getLogger(__name__)
 
-# What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments, and
-# gives zvols what their types say.
-_NEEDED: Final = ("attachments", "properties")
+# What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments,
+# gives zvols what their types say, and keeps what clones need.
+_NEEDED: Final = ("attachments", "properties", "revert")
+# And where images go over a channel: that it carries contents.
+_CONTENTS: Final = "contents"
 # Cinder asks for figures every minute (backend_stats_polling_interval); the next round shall not wait.
 _FIGURES_SECONDS: Final = 20
 
@@ -49,7 +51,8 @@ def open_san(settings: Settings) -> San:
     storage = RemoteStorage(pool, deadline_seconds=settings.deadline_seconds)
     try:
         welcome = storage.greet()
-        for needed in (settings.route.exporter, *_NEEDED):
+        images = (_CONTENTS,) if settings.image_transfer == "channel" else ()
+        for needed in (settings.route.exporter, *_NEEDED, *images):
             if needed not in welcome.features:
                 message = (
                     f"zolder-san {welcome.version} at {way.peer} lacks the feature {str(needed)!r}, which"

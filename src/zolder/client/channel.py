@@ -14,7 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from zolder import __version__
 from zolder.client.child import Child
@@ -34,9 +34,11 @@ from zolder.wire import (
     MAX_ANSWER_BYTES,
     MAX_DEADLINE_MS,
     PROTOCOLS,
+    Answer,
     Failure,
     LineReader,
     Notice,
+    Progress,
     Reply,
     Request,
     Welcome,
@@ -94,6 +96,7 @@ class Channel:
         self._lines: deque[bytes] = deque()
         self._beginning = b""
         self._last_id = 0
+        self._asked = ""
         self._in_order = True
 
     @classmethod
@@ -129,28 +132,69 @@ class Channel:
         :raises DeadlineExceeded: no answer in time; the request may still be carried out.
         :raises RemoteProtocolError: what came back is no answer to this request.
         """
-        self._last_id += 1
-        request = Request(self._last_id, operation, method, _deadline_ms(deadline), params)
-        line = encode_request(request)
-        self._in_order = False
         try:
-            # An agent that refuses all requests may be gone already; what it said is read below.
-            with contextlib.suppress(ConnectionLost):
-                self._child.send(line, deadline)
-            while isinstance(reply := self._receive(deadline), Notice):
-                LOG.info("%s: %s (%s, operation %s)", self._peer, reply.text, method, operation)
+            self.ask(method, operation, params, deadline)
+            reply = self.hear(deadline)
         except DeadlineExceeded as err:
             message = f"{self._peer} did not answer {method} in time."
             raise DeadlineExceeded(message, operation=str(operation), **err.details) from err
-        if reply.id != request.id:
-            if isinstance(reply, Failure) and reply.id == 0:
-                raise reply.error
-            message = f"{self._peer} answered request {reply.id} where {request.id} was asked"
+        if isinstance(reply, Progress):
+            message = f"{self._peer} answered {method} with how far contents lie safe"
             raise RemoteProtocolError(message)
         self._in_order = True
-        if isinstance(reply, Failure):
-            raise reply.error
-        return reply.value
+        return value_of(reply)
+
+    def ask(self, method: str, operation: OperationId, params: dict[str, Json], deadline: Deadline) -> None:
+        """Send a request, whose replies are heard one by one: the beginning of an exchange.
+
+        :raises DeadlineExceeded: the line did not take it in time.
+        """
+        self._last_id += 1
+        self._asked = f"{method}, operation {operation}"
+        line = encode_request(Request(self._last_id, operation, method, _deadline_ms(deadline), params))
+        self._in_order = False
+        # An agent that refuses all requests may be gone already; what it said is heard next.
+        with contextlib.suppress(ConnectionLost):
+            self._child.send(line, deadline)
+
+    def hear(self, deadline: Deadline) -> Answer | Failure | Progress:
+        """Return the next reply to the request that was asked; what the agent says meanwhile is logged.
+
+        :raises Error: as `exchange`; an answer that is an error is returned.
+        """
+        while isinstance(reply := self._receive(deadline), Notice):
+            LOG.info("%s: %s (%s)", self._peer, reply.text, self._asked)
+        if reply.id != self._last_id:
+            if isinstance(reply, Failure) and reply.id == 0:
+                raise reply.error
+            message = f"{self._peer} answered request {reply.id} where {self._last_id} was asked"
+            raise RemoteProtocolError(message)
+        return reply
+
+    def send_contents(self, data: bytes | memoryview, deadline: Deadline) -> None:
+        """Send bytes that are no line.
+
+        :raises ConnectionLost: they are not read any more; what the agent said may be heard.
+        """
+        self._child.send(data, deadline)
+
+    def has_words(self) -> bool:
+        """Tell, without waiting, whether something came; it may be no whole reply yet."""
+        return bool(self._lines) or not self._child.is_silent()
+
+    def receive_contents(self, deadline: Deadline) -> bytes:
+        """Return bytes that came, as they are.
+
+        :raises ConnectionLost: the line ended.
+        """
+        data = self._child.receive(deadline)
+        if not data:
+            self._lose()
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Take what came behind the contents as lines again."""
+        self._lines.extend(self._reader.feed(data))
 
     def close(self) -> None:
         """End the line; the agent finishes or undoes the step at hand and goes. Safe to call twice."""
@@ -161,12 +205,15 @@ class Channel:
         while not self._lines:
             data = self._child.receive(deadline)
             if not data:
-                stderr = self._child.hear_last_words()
-                message = f"The line to {self._peer} was cut before the answer came."
-                raise ConnectionLost(message, stderr=stderr)
+                self._lose()
             self._beginning = self._beginning or data[:_SHOWN_BYTES]
             self._lines.extend(self._reader.feed(data))
         return decode_reply(self._lines.popleft())
+
+    def _lose(self) -> NoReturn:
+        stderr = self._child.hear_last_words()
+        message = f"The line to {self._peer} was cut before the answer came."
+        raise ConnectionLost(message, stderr=stderr)
 
     def _greet(self, route: Route, deadline: Deadline) -> Welcome:
         params: dict[str, Json] = {"protocols": list(PROTOCOLS), "version": __version__}
@@ -197,6 +244,16 @@ class Channel:
 
     def _explain_garbage(self) -> ConnectDenied:
         return explain_garbage(self._peer, self._beginning, self._child.stderr_tail)
+
+
+def value_of(reply: Answer | Failure) -> Json:
+    """Return the value of an answer.
+
+    :raises Error: it is none.
+    """
+    if isinstance(reply, Failure):
+        raise reply.error
+    return reply.value
 
 
 def _start(route: Route, variables: Mapping[str, str]) -> Child:

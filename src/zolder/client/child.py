@@ -91,7 +91,7 @@ class Child:
         """The status it ended with (negative: the signal), or None while it lives."""
         return self._process.poll()
 
-    def send(self, data: bytes, deadline: Deadline) -> None:
+    def send(self, data: bytes | memoryview, deadline: Deadline) -> None:
         """Hand all of ``data`` to the child.
 
         :raises ConnectionLost: it does not read any more.

@@ -49,7 +49,7 @@ class Pool:
         :param min_channels: how many idle ones are kept open.
         :param open_seconds: the longest that one attempt to open a channel may take.
         """
-        self._route = route
+        self.route = route
         self._min = min(min_channels, max_channels)
         self._max = max_channels
         self._open_seconds = open_seconds
@@ -62,7 +62,12 @@ class Pool:
     @property
     def peer(self) -> str:
         """The agent as messages name it."""
-        return self._route.peer
+        return self.route.peer
+
+    @property
+    def max_channels(self) -> int:
+        """The most that are open at once."""
+        return self._max
 
     def greet(self, deadline: Deadline) -> Welcome:
         """Return what the agent said of itself on a channel that is open now.
@@ -132,7 +137,7 @@ class Pool:
     def _open(self, deadline: Deadline) -> Channel:
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                channel = Channel.open(self._route, deadline.sooner(self._open_seconds))
+                channel = Channel.open(self.route, deadline.sooner(self._open_seconds))
             except ConnectDenied:
                 raise
             except ConnectFailed as err:

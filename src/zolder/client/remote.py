@@ -15,9 +15,11 @@ from typing import Final, TypeVar
 from zolder import shapes
 from zolder.api import Storage
 from zolder.client.channel import new_operation
+from zolder.client.contents import Carrier
 from zolder.client.deadline import Deadline
 from zolder.client.pool import Pool
 from zolder.errors import ConnectFailed, ConnectionLost, InvalidRequest, RemoteProtocolError
+from zolder.frames import Sink, Source
 from zolder.model import (
     Access,
     Change,
@@ -48,6 +50,7 @@ class RemoteStorage(Storage):
         """Ask through ``pool``, each request with a deadline of so many seconds."""
         self._pool = pool
         self._deadline_seconds = deadline_seconds
+        self._carrier = Carrier(pool.route, deadline_seconds=deadline_seconds, most=pool.max_channels)
 
     def greet(self) -> Welcome:
         """Return who the agent is and what it can do, opening a channel if none is open.
@@ -244,6 +247,12 @@ class RemoteStorage(Storage):
 
     def list_views(self, parent: DatasetName) -> tuple[VolumeId, ...]:
         return self._ask(Storage.list_views, parent=parent)
+
+    def write_zvol(self, parent: DatasetName, zvol: ZvolName, source: Source) -> Change[None]:
+        return self._carrier.write_zvol(parent, zvol, source)
+
+    def read_zvol(self, parent: DatasetName, zvol: ZvolName, sink: Sink) -> int:
+        return self._carrier.read_zvol(parent, zvol, sink)
 
     def _ask(self, method: Callable[..., T], **params: object) -> T:
         encoded = {name: shapes.encode(value) for name, value in params.items()}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from zolder import __version__, shapes
-from zolder.api import METHODS, Storage
+from zolder.api import CONTENTS_METHODS, METHODS, ContentsRequests, Storage
 from zolder.errors import BackendError, VersionMismatch
+from zolder.san.carrying import CarriedContents
 from zolder.san.operation import Operation
 from zolder.san.policies import PolicyError
 from zolder.san.policy import Policy
@@ -18,6 +19,7 @@ from zolder.san.serve import dispatch, parameters_of
 from zolder.wire import FEATURES, PROTOCOLS, Greeting, Request, Welcome
 
 _PARAMETERS: Final = parameters_of(Storage, METHODS)
+_CONTENTS_PARAMETERS: Final = parameters_of(ContentsRequests, CONTENTS_METHODS)
 
 
 class Agent:
@@ -57,9 +59,17 @@ class Agent:
         return shapes.encode(welcome)
 
     def answer(self, request: Request, operation: Operation) -> shapes.Json:
-        """Answer a request of ``zolder.api.Storage``."""
+        """Answer a request of ``zolder.api``."""
         policy = self._policy()
-        return dispatch(_PARAMETERS, request, policy, lambda: self._storage_for(policy, operation))
+
+        def storage() -> Storage:
+            return self._storage_for(policy, operation)
+
+        if request.method in _CONTENTS_PARAMETERS:
+            return dispatch(
+                _CONTENTS_PARAMETERS, request, policy, lambda: CarriedContents(storage(), operation.line)
+            )
+        return dispatch(_PARAMETERS, request, policy, storage)
 
     def _policy(self) -> Policy:
         try:

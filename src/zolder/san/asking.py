@@ -10,6 +10,8 @@ One thread.
 
 from __future__ import annotations
 
+import array
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -36,6 +38,7 @@ from zolder.wire import (
     Failure,
     LineReader,
     Notice,
+    Progress,
     Request,
     decode_reply,
     encode_request,
@@ -71,6 +74,7 @@ class HelperLine:
         self._socket: socket.socket | None = None
         self._reader = LineReader(MAX_ANSWER_BYTES)
         self._number = 0
+        self._passed: list[int] = []
 
     def ask(self, operation: OperationId, seconds: float, method: str, params: shapes.Json) -> shapes.Json:
         """Return the value that the helper answered.
@@ -89,8 +93,24 @@ class HelperLine:
             message = f"the root helper went away at {method}: see 'journalctl -u zolder-helper' on the SAN"
             raise BackendError(message) from err
 
+    def take_descriptor(self) -> int:
+        """Return the one descriptor that came with the last answer; it is the caller's now.
+
+        :raises RemoteProtocolError: none came, or more.
+        """
+        if len(self._passed) != 1:
+            message = f"the root helper passed {len(self._passed)} descriptors where one was asked for"
+            self._drop_descriptors()
+            raise RemoteProtocolError(message)
+        return self._passed.pop()
+
+    def _drop_descriptors(self) -> None:
+        while self._passed:
+            os.close(self._passed.pop())
+
     def close(self) -> None:
         """Hang up."""
+        self._drop_descriptors()
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -139,6 +159,7 @@ class HelperLine:
     ) -> shapes.Json:
         if not isinstance(params, dict):
             raise TypeError
+        self._drop_descriptors()
         self._number += 1
         deadline_ms = min(max(int(seconds * 1000), 1), MAX_DEADLINE_MS)
         patience = deadline_ms / 1000 + _MARGIN_SECONDS
@@ -154,18 +175,22 @@ class HelperLine:
                     raise reply.error
                 if isinstance(reply, Notice):
                     continue  # it waits for another operation, and says so; its answer comes behind that
-                if reply.id != self._number:
+                if reply.id != self._number or isinstance(reply, Progress):
                     message = "the root helper answered what was not asked"
                     raise RemoteProtocolError(message)
                 return reply.value
 
-    @staticmethod
-    def _receive(line: socket.socket, due: float) -> bytes:
+    def _receive(self, line: socket.socket, due: float) -> bytes:
         seconds = due - time.monotonic()
         if seconds <= 0:
             raise TimeoutError
         line.settimeout(seconds)
-        data = line.recv(_READ_BYTES)
+        # Not socket.recv_fds: that of Python 3.11 drops the flag.
+        room = socket.CMSG_LEN(array.array("i").itemsize)
+        data, ancillary, _, _ = line.recvmsg(_READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, passed in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._passed += array.array("i", passed)
         if not data:
             raise EOFError
         return data
@@ -188,6 +213,10 @@ class Asking(Privileged):
 
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         return self._ask(Privileged.read_holders, parent=parent, zvol=zvol)
+
+    def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
+        self._ask(Privileged.open_device, parent=parent, zvol=zvol, to_write=to_write)
+        return self._line.take_descriptor()
 
     def open_export(
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None

@@ -25,7 +25,7 @@ from zolder.san.serve import Service, dispatch, parameters_of
 from zolder.wire import Request
 
 _PARAMETERS: Final = parameters_of(Privileged, VERBS)
-_CHANGES: Final = frozenset(("open_export", "close_export", "grow_export"))
+_CHANGES: Final = frozenset(("open_export", "close_export", "grow_export", "open_device"))
 
 
 class Helper(Service):

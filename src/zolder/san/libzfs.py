@@ -29,6 +29,7 @@ EXPORT_RECORD: Final = "zolder:export"
 DELETED_MARK: Final = "zolder:deleted"
 REVERT_MARK: Final = "zolder:revert"
 REVERT_NOTE: Final = "zolder:reverted"
+CONTENTS_NOTE: Final = "zolder:contents"
 
 _LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
 # zfs_type_t: filesystem, snapshot, volume.
@@ -48,6 +49,7 @@ PROPERTIES: Final = (
     DELETED_MARK,
     REVERT_MARK,
     REVERT_NOTE,
+    CONTENTS_NOTE,
     "volsize",
     "refreservation",
     "origin",

@@ -2,8 +2,9 @@
 
 One file serves any number of locks: each name is one byte of it, locked through an open file description
 (fcntl(2) ``F_OFD_SETLK``), so nothing grows, nothing is left behind and no lock outlives its holder.
-Two names that share a byte only wait for each other needlessly. An operation takes all its locks at once, in
-one order for everybody, so no two can wait for each other; the one without a name comes behind all others.
+Two names that share a byte only wait for each other needlessly. A name that is held for as long as contents
+take has a second byte locked: who else wants it is told so at once. An operation takes all its locks at once,
+in one order for everybody, so no two can wait for each other; the one without a name comes behind all others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from zolder.san.operation import Operation
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
 _FLOCK: Final = struct.Struct("hhqqi4x")
+# Behind all bytes that names have.
+_HELD_FOR_LONG: Final = 2**32
 
 
 class Locks:
@@ -48,6 +51,23 @@ class Locks:
             os.close(descriptor)
 
     @contextmanager
+    def hold_for_long(self, operation: Operation, name: str) -> Iterator[None]:
+        """Hold one lock for as long as it takes; who wants it meanwhile by `hold` is refused at once.
+
+        Others that want it for long wait: it may be the same operation, whose former line was lost.
+
+        :raises Error: as `hold`, but for the deadline, which is that for the beginning.
+        """
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take(descriptor, _byte_of(name), name, operation, patiently=True)
+            try_lock(descriptor, _byte_of(name) + _HELD_FOR_LONG)
+            operation.check()
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
     def hold_briefly(self) -> Iterator[None]:
         """Hold the one lock without a name, for a block that waits for nothing: the wait for it has no bound.
 
@@ -61,9 +81,18 @@ class Locks:
             os.close(descriptor)
 
     @staticmethod
-    def _take(descriptor: int, offset: int, name: str, operation: Operation) -> None:
+    def _take(
+        descriptor: int, offset: int, name: str, operation: Operation, *, patiently: bool = False
+    ) -> None:
+        def attempt() -> bool | None:
+            taken = try_lock(descriptor, offset)
+            if taken is None and not patiently and _is_locked(descriptor, offset + _HELD_FOR_LONG):
+                message = f"{name} is being written to, as from an image: ask again when that has ended"
+                raise Busy(message, holders=["an operation of Zolder that writes it"])
+            return taken
+
         taken = operation.wait_for(
-            lambda: try_lock(descriptor, offset),
+            attempt,
             seconds=operation.remaining_seconds,
             announce=f"waiting for another operation on {name}",
         )
@@ -83,6 +112,11 @@ def try_lock(descriptor: int, offset: int) -> bool | None:
     except (BlockingIOError, PermissionError):
         return None
     return True
+
+
+def _is_locked(descriptor: int, offset: int) -> bool:
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _one_byte(offset))
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def _one_byte(offset: int) -> bytes:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from zolder.errors import ConnectionLost, DeadlineExceeded
 from zolder.names import OperationId
+
+if TYPE_CHECKING:
+    from zolder.san.requestline import RequestLine
 
 T = TypeVar("T")
 
@@ -30,17 +33,27 @@ class Operation:
         seconds: float,
         peer_is_there: Callable[[], bool],
         notify: Callable[[str], None],
+        line: RequestLine | None = None,
     ) -> None:
         """Start its clock.
 
         :param seconds: from now until the deadline.
         :param peer_is_there: whether the client's end of the channel is still open.
         :param notify: sends the client a sentence for its log.
+        :param line: what else than frames may go over the channel.
         """
         self.id = operation_id
         self._deadline = time.monotonic() + seconds
         self._peer_is_there = peer_is_there
         self.notify = notify
+        self._line = line
+
+    @property
+    def line(self) -> RequestLine:
+        """The channel, for contents and descriptors."""
+        if self._line is None:
+            raise AssertionError  # only what comes over a channel is carried over one
+        return self._line
 
     @property
     def remaining_seconds(self) -> float:

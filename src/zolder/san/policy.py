@@ -14,7 +14,8 @@ from zolder.properties import Daring, daring
 
 GIB: Final = 2**30
 
-_READING: Final = ("get_", "list_", "read_")
+# To look is not to read what guests keep: `read_zvol` is not among them.
+_READING: Final = ("get_", "list_", "read_holders")
 # How the requests begin that each role may ask for. A role that is not written down is "volumes". What a
 # replica receives comes with replication; until then its identity looks.
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -35,6 +35,16 @@ class Privileged(ABC):
         """Return who uses a zvol's device, in words."""
 
     @abstractmethod
+    def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
+        """Open a zvol's device, past the page cache; over the socket it comes with a notice (SCM_RIGHTS).
+
+        :param to_write: by nobody else at the same time, and never to read.
+        :return: the descriptor, which the caller closes; the number in root's answer means nothing to it.
+        :raises NotPermitted: it is no volume of ours.
+        :raises Busy: it is to be written and somebody may reach it, or holds it.
+        """
+
+    @abstractmethod
     def open_export(
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None
     ) -> bool:

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zolder.errors import Error, NotFound, NotPermitted, TransportError
+from zolder.errors import Busy, Error, NotFound, NotPermitted, TransportError
 from zolder.model import Chap, Export, Route
 from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
+from zolder.san.descriptors import open_zvol_device
 from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.holders import holders_of
 from zolder.san.libzfs import Properties
@@ -26,6 +27,7 @@ from zolder.san.policy import Policy
 from zolder.san.privileged import Privileged
 from zolder.san.records import exported_id, find_record
 from zolder.san.secrets import Secrets, note_supplied
+from zolder.san.zpool import refuse_foreign
 
 
 class Root(Privileged):
@@ -54,6 +56,19 @@ class Root(Privileged):
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         """See ``Privileged``."""
         return tuple(holders_of(zvol_dataset(parent, zvol), None))
+
+    def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
+        """See ``Privileged``."""
+        with self._locks.hold(self._operation, zvol):
+            found, dataset = self._read(parent, zvol)
+            if exported_id(found, dataset)[1]:
+                refuse_foreign(dataset)
+            if to_write:
+                self._require_unused(found, dataset)
+            with open_zvol_device(dataset, to_write=to_write) as descriptor:
+                self._operation.check()
+                self._operation.line.hand_over(descriptor)
+                return descriptor
 
     def open_export(
         self, parent: DatasetName, zvol: ZvolName, initiator: InitiatorName, *, chap: Chap | None
@@ -160,6 +175,14 @@ class Root(Privileged):
             if wish is None or wish.find(initiator) is None:
                 export.withdraw(initiator, route.exporter, route.prefix)
                 raise
+
+    @staticmethod
+    def _require_unused(found: Properties, dataset: str) -> None:
+        wish = find_record(found, dataset)
+        holders = list(wish.initiators) if wish else holders_of(dataset, None)
+        if holders:
+            message = f"{dataset} is not written: it is in use by {', '.join(holders)}"
+            raise Busy(message, holders=[str(holder) for holder in holders])
 
     def _read(self, parent: DatasetName, zvol: ZvolName) -> tuple[Properties, str]:
         dataset = zvol_dataset(parent, zvol)

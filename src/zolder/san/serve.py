@@ -25,16 +25,16 @@ from zolder.errors import (
 )
 from zolder.names import OperationId
 from zolder.san.audit import Record, outcome_of
-from zolder.san.channel import Channel
+from zolder.san.channel import ENDING, Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import Policy
+from zolder.san.requestline import RequestLine
 from zolder.wire import Answer, Failure, Notice, Request, decode_request
 
 Parameters = Mapping[str, Callable[[shapes.Json], dict[str, Any]]]
 
 HELLO: Final = "hello"
 _NO_OPERATION: Final = OperationId("00000000-0000-0000-0000-000000000000")
-_ENDING: Final = frozenset((signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
 class Service(Protocol):
@@ -67,7 +67,9 @@ def serve(channel: Channel, service: Service, *, record: Record) -> None:
             reply, outcome = _reply(channel, service, request, greeted=greeted)
             record(request, outcome, time.monotonic() - started)
             channel.write(reply)
-        if isinstance(reply, Failure) and isinstance(reply.error, ProtocolError):
+        if channel.carries_contents or (
+            isinstance(reply, Failure) and isinstance(reply.error, ProtocolError)
+        ):
             return
         greeted = greeted or isinstance(reply, Answer)
 
@@ -107,7 +109,7 @@ def dispatch(
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let what ends this process wait until the block's end, and then end it at once."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
@@ -145,5 +147,6 @@ def _answer(channel: Channel, service: Service, request: Request) -> shapes.Json
         seconds=request.deadline_ms / 1000,
         peer_is_there=channel.peer_is_there,
         notify=lambda text: channel.write_if_ready(Notice(request.id, text)),
+        line=RequestLine(channel, request.id),
     )
     return service.answer(request, operation)

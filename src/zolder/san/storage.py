@@ -25,6 +25,7 @@ from zolder.names import (
 )
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 from zolder.san import lzc
+from zolder.san.contents import ZfsContents
 from zolder.san.counting import sizes_in
 from zolder.san.ending import ZfsEnding
 from zolder.san.libzfs import EXPORT_RECORD, Properties
@@ -50,7 +51,7 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(ZfsEnding):
+class ZfsStorage(ZfsEnding, ZfsContents):
     """What one operation of one identity may do on this SAN."""
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
