@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import cinder.privsep
 import pytest
 from cinder import context, exception, objects
 
 from tests.driver.conftest import PARENT, new_volume
+from tests.support.imageservice import IMAGE, ImageService
 from tests.support.memory import random_bytes, whole
 from zolder.cinder.driver import ZolderDriver
 from zolder.fake import FakeStorage
@@ -22,44 +21,8 @@ from zolder.fake_state import BLOCK_BYTES
 MIB = 2**20
 GIB = 2**30
 ADMIN = context.get_admin_context()
-IMAGE = "0c5e7b5c-53b7-4d24-8f8a-1f2b6f6a7d11"
 # The first byte, holes, across a mebibyte, and an end within a block.
 PIECES = {0: b"\x01" * 100, 3 * MIB - 5000: random_bytes(10_000, 1), 40 * MIB: random_bytes(2 * MIB, 2)}
-
-
-class ImageService:
-    """Glance as far as Cinder's helpers ask it: one image, as a file."""
-
-    def __init__(self, path: Path, disk_format: str) -> None:
-        """Have an image."""
-        self.path = path
-        self.meta = {
-            "id": IMAGE,
-            "disk_format": disk_format,
-            "container_format": "bare",
-            "size": path.stat().st_size if path.exists() else 0,
-            "properties": {},
-        }
-        self.temp_images = None
-
-    def show(self, _: object, image_id: str) -> dict[str, Any]:
-        """Describe it."""
-        assert image_id == IMAGE
-        return self.meta
-
-    def download(self, _: object, image_id: str, file: BinaryIO) -> None:
-        """Give it."""
-        assert image_id == IMAGE
-        with self.path.open("rb") as source:
-            shutil.copyfileobj(source, file)
-
-    def update(self, _: object, image_id: str, meta: object, data: BinaryIO, **more: object) -> None:
-        """Take it."""
-        assert image_id == IMAGE
-        assert meta == {}
-        assert more.keys() == {"store_id", "base_image_ref"}
-        with self.path.open("wb") as file:
-            shutil.copyfileobj(data, file)
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +180,93 @@ def test_progress_is_in_the_log(
     lines = [text for text in caplog.messages if text.startswith(f"Image {IMAGE} to volume {volume.id}: ")]
     assert len(lines) >= 2
     assert "100 % (64 of 64 MiB), 2 MiB carried" in lines[-1]
+
+
+class TestEncrypted:
+    """Volumes whose type encrypts, as LUKS that qemu-img makes without the kernel."""
+
+    @pytest.fixture(autouse=True)
+    def key(self, monkeypatch: pytest.MonkeyPatch) -> bytes:
+        """The volume's key, and what Cinder knows of its encryption."""
+        key = random_bytes(32, 11)
+
+        class KeyManager:
+            def get(self, _: object, key_id: str) -> KeyManager:
+                assert key_id == "the-key"
+                return self
+
+            def get_encoded(self) -> bytes:
+                return key
+
+        encryption = {
+            "provider": "luks",
+            "cipher": "aes-xts-plain64",
+            "key_size": 256,
+            "encryption_key_id": "the-key",
+        }
+        monkeypatch.setattr("castellan.key_manager.API", lambda _: KeyManager())
+        monkeypatch.setattr("cinder.db.api.volume_encryption_metadata_get", lambda *_: dict(encryption))
+        return key
+
+    def test_an_image_becomes_luks(
+        self,
+        driver: ZolderDriver,
+        san: FakeStorage,
+        volume: objects.Volume,
+        raw: Path,
+        tmp_path: Path,
+        key: bytes,
+    ) -> None:
+        """What is on the SAN is LUKS, opens with the volume's key, and is the image; no file is left."""
+        driver.copy_image_to_encrypted_volume(ADMIN, volume, ImageService(raw, "raw"), IMAGE)
+        blocks = san.read_blocks(f"{PARENT}/{volume.name}")
+        encrypted = tmp_path / "encrypted"
+        size = (max(blocks) + 1) * BLOCK_BYTES
+        encrypted.write_bytes(whole({number * BLOCK_BYTES: data for number, data in blocks.items()}, size))
+        assert encrypted.read_bytes()[:4] == b"LUKS"
+        secret = tmp_path / "secret"
+        secret.write_text(key.hex())
+        back = tmp_path / "back.raw"
+        opened = f"driver=luks,key-secret=s,file.filename={encrypted}"
+        command = ["qemu-img", "convert", "--object", f"secret,id=s,file={secret}", "--image-opts", opened]
+        subprocess.run([*command, "-O", "raw", str(back)], check=True)
+        assert back.read_bytes()[: 64 * MIB] == whole(PIECES, 65 * MIB)[: 64 * MIB]
+        assert [path for path in (tmp_path / "conversion").rglob("*") if path.is_file()] == []
+
+    def test_one_that_the_header_makes_too_large(
+        self, driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, tmp_path: Path
+    ) -> None:
+        """An image as large as the volume does not fit with LUKS's header, and the error says what does."""
+        path = tmp_path / "full.raw"
+        with path.open("wb") as file:
+            file.truncate(GIB)
+        with pytest.raises(exception.ImageUnacceptable, match="make the volume 1 GiB larger"):
+            driver.copy_image_to_encrypted_volume(ADMIN, volume, ImageService(path, "raw"), IMAGE)
+        assert san.read_blocks(f"{PARENT}/{volume.name}") == {}
+
+
+def test_attached_where_that_is_wished(
+    make_driver: Callable[..., ZolderDriver], raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With zolder_image_transfer = attach each of the three is Cinder's own, through an attachment."""
+    driver = make_driver("zolder_image_transfer = attach")
+    volume = new_volume()
+    driver.create_volume(volume)
+    asked: list[str] = []
+
+    def refuse(*_: object) -> None:
+        asked.append("attach")
+        raise exception.VolumeDriverException(message="no initiator here")
+
+    monkeypatch.setattr(driver, "_attach_volume", refuse)
+    monkeypatch.setattr("cinder.volume.volume_utils.brick_get_connector_properties", lambda *_: {})
+    service = ImageService(raw, "raw")
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: driver.copy_image_to_volume(ADMIN, volume, service, IMAGE),
+        lambda: driver.copy_image_to_encrypted_volume(ADMIN, volume, service, IMAGE),
+        lambda: driver.copy_volume_to_image(ADMIN, volume, service, service.meta),
+    )
+    for attempt in attempts:
+        with pytest.raises(exception.VolumeDriverException, match="no initiator here"):
+            attempt()
+    assert len(asked) == 3

@@ -83,6 +83,8 @@ class _Line:
             raise ConnectionLost("a notice says nothing here")  # noqa: EM101, TRY003 - of a test
         return reply
 
+    has_more = False
+
     def send_contents(self, data: bytes, _: object) -> None:
         assert len(data) == 16
 

@@ -182,6 +182,11 @@ class Channel:
         """Tell, without waiting, whether something came; it may be no whole reply yet."""
         return bool(self._lines) or not self._child.is_silent()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something came behind the last reply that was heard."""
+        return bool(self._lines or self._reader.pending)
+
     def receive_contents(self, deadline: Deadline) -> bytes:
         """Return bytes that came, as they are.
 

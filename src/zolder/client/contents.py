@@ -20,7 +20,7 @@ from zolder.api import MAX_VOLSIZE_BYTES, ContentsRequests
 from zolder.client.channel import Channel, Route, new_operation, value_of
 from zolder.client.deadline import Deadline
 from zolder.client.diagnosis import ConnectDenied
-from zolder.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, InvalidRequest, RemoteProtocolError
+from zolder.errors import ConnectFailed, ConnectionLost, InvalidRequest, RemoteProtocolError
 from zolder.frames import (
     HEAD_BYTES,
     Frame,
@@ -93,7 +93,7 @@ class Carrier:
                     return attempt()
                 except ConnectDenied:
                     raise
-                except (ConnectionLost, ConnectFailed, DeadlineExceeded) as err:
+                except (ConnectionLost, ConnectFailed) as err:
                     losses = losses + 1 if position() == reached else 1
                     reached = position()
                     if losses == _MAX_LOSSES:
@@ -165,6 +165,9 @@ def _receive(channel: Channel, sink: Sink) -> shapes.Json:
     reply = channel.hear(_patience())
     if not isinstance(reply, Progress):
         return value_of(reply)
+    if channel.has_more:
+        message = "the agent sent contents before it was told where to begin"
+        raise RemoteProtocolError(message)
     track = Track(MAX_VOLSIZE_BYTES, sink.begin())
     channel.send_contents(encode_head(Frame(Kind.HOLE, track.position_bytes).head), _patience())
     incoming = _Incoming(channel)

@@ -11,9 +11,10 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from zolder.errors import BackendError, Busy
-from zolder.san.device import open_zvol, read_zvol_name
+from zolder.san.device import open_zvol
 
 # A zvol's node comes some milliseconds after the zvol, seconds on a machine under load.
 _DEVICE_SECONDS = 20
@@ -22,14 +23,14 @@ _PLAIN = os.O_DIRECT | os.O_CLOEXEC
 
 
 @contextmanager
-def open_zvol_device(dataset: str, *, to_write: bool) -> Iterator[int]:
+def open_zvol_device(dataset: str, *, to_write: bool, dev: Path = Path("/dev")) -> Iterator[int]:
     """Open a zvol's device for a block.
 
     :raises Busy: it is to be written and something has claimed it.
     :raises BackendError: it cannot be opened.
     """
     flags = _PLAIN | (os.O_WRONLY | os.O_EXCL if to_write else os.O_RDONLY)
-    with open_zvol(dataset, timeout_seconds=_DEVICE_SECONDS) as found:
+    with open_zvol(dataset, timeout_seconds=_DEVICE_SECONDS, dev=dev) as found:
         try:
             descriptor = os.open(f"/proc/self/fd/{found.descriptor}", flags)
         except OSError as err:
@@ -39,8 +40,6 @@ def open_zvol_device(dataset: str, *, to_write: bool) -> Iterator[int]:
             message = f"the device of {dataset} cannot be opened: {err.strerror}"
             raise BackendError(message, errno=err.errno or 0) from err
     try:
-        if read_zvol_name(descriptor) != dataset:
-            raise AssertionError  # it is the very inode that was proven, and was open meanwhile
         yield descriptor
     finally:
         os.close(descriptor)
