@@ -44,6 +44,7 @@ class Contents(ABC):
 
         :raises NotFound: it is proven absent.
         :raises Busy: somebody may reach it or holds it, another operation has it, or has written it since.
+        :raises NoSpace: the zpool, or a quota, has no room for it.
         """
 
     @abstractmethod
@@ -66,6 +67,7 @@ class ContentsRequests(ABC):
         :param resumed: this operation was told before that it may send, and goes on behind what lies safe.
         :raises NotFound: it is proven absent.
         :raises Busy: somebody may reach it or holds it, another operation has it, or has written it since.
+        :raises NoSpace: the zpool, or a quota, has no room for it.
         """
 
     @abstractmethod

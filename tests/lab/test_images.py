@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import logging
@@ -14,31 +13,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cinder.privsep
 import pytest
-from cinder import context, objects
-from oslo_config import cfg
 
 from tests.contract.ground import MIB, PARENT
-from tests.support.backend import read_section
 from tests.support.imageservice import IMAGE, ImageService
+from tests.support.labdriver import ADMIN, lab_driver, new_volume
 from tests.support.memory import MemorySink, MemorySource, random_bytes, whole
-from tests.support.san import connected, ssh_target
-from zolder.cinder.driver import ZolderDriver
-from zolder.cinder.storage import open_san
+from tests.support.san import connected
 from zolder.errors import Busy
 from zolder.frames import Frame
 from zolder.model import Zvol
 from zolder.names import SnapshotName, VolumeId, ZvolName
 
 if TYPE_CHECKING:
+    from cinder import objects
+
     from lab import Lab
+    from zolder.cinder.driver import ZolderDriver
     from zolder.client.remote import RemoteStorage
 
-objects.register_all()
 pytestmark = pytest.mark.timeout(300)
 
-ADMIN = context.get_admin_context()
 GIB = 2**30
 # 12 MiB and some bytes in an image of 64 MiB and 512 bytes.
 PIECES = {
@@ -58,36 +53,14 @@ def driver(
 ) -> Iterator[ZolderDriver]:
     """The driver as cinder-volume has it, on the lab's SAN; Cinder looks at formats in this process."""
     del storage  # its reset comes first
-    cinder.privsep.sys_admin_pctxt.set_client_mode(False)
-    section = read_section(tmp_path_factory.mktemp("state"), "san_ip = 127.0.0.1")
-    found = ZolderDriver(
-        configuration=section,
-        host="control@zolder",
-        connect=lambda settings: open_san(dataclasses.replace(settings, way=ssh_target(lab))),
-    )
-    found.do_setup(None)
-    found.check_for_setup_error()
-    yield found
-    found._san.close()
-    cfg.CONF.reset()
-    cinder.privsep.sys_admin_pctxt.set_client_mode(True)
+    with lab_driver(lab, tmp_path_factory.mktemp("state")) as found:
+        yield found
 
 
 @pytest.fixture
 def volume(driver: ZolderDriver) -> Iterator[objects.Volume]:
     """A volume of 1 GiB that has just been created."""
-    made = objects.Volume(
-        ADMIN,
-        id=str(uuid.uuid4()),
-        size=1,
-        status="downloading",
-        _name_id=None,
-        provider_auth=None,
-        provider_location=None,
-        volume_attachment=objects.VolumeAttachmentList(objects=[]),
-        volume_type=objects.VolumeType(extra_specs={}),
-        glance_metadata={},
-    )
+    made = new_volume()
     driver.create_volume(made)
     yield made
     driver.delete_volume(made)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.memory import MemorySink, MemorySource, random_bytes, whole
-from zolder.errors import BackendError, ConnectionLost
+from zolder.errors import BackendError, ConnectionLost, NoSpace
 from zolder.frames import Kind
 from zolder.san import blocks
 from zolder.san.blocks import Blocks, runs_of_data
@@ -189,6 +189,17 @@ def test_a_device_that_ends_early(descriptor: int) -> None:
     os.ftruncate(descriptor, SIZE - 4096)
     with pytest.raises(BackendError, match="ended at"):
         Blocks(descriptor, DATASET, SIZE).read(MemorySink())
+
+
+def test_no_room(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zpool that is full is told from a device that is broken."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(NoSpace, match="the zpool or a quota is full"):
+        Blocks(descriptor, DATASET, SIZE).write(Aligned({0: random_bytes(4096)}))
 
 
 def test_a_device_that_refuses(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
-from zolder.errors import BackendError, RemoteProtocolError
+from zolder.errors import BackendError, NoSpace, RemoteProtocolError
 from zolder.frames import LONGEST_SILENCE_BYTES, MAX_DATA_BYTES, Frame, Kind, Sink, Source
 
 _BLKDISCARD: Final = 0x12 << 8 | 119
@@ -62,6 +62,7 @@ class Blocks:
     def write(self, source: Source) -> None:
         """Write what a source has, and tell it how far that lies safe.
 
+        :raises NoSpace: there is no room for it.
         :raises BackendError: the device refuses.
         """
         unsafe = 0
@@ -126,6 +127,9 @@ class Blocks:
             self._fail("sync", err)
 
     def _fail(self, what: str, error: OSError) -> NoReturn:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"{self._dataset} has no room for what is written to it: the zpool or a quota is full"
+            raise NoSpace(message) from error
         message = f"the device of {self._dataset} refused to {what}: {error.strerror}"
         raise BackendError(message, errno=error.errno or 0) from error
 

@@ -9,10 +9,11 @@ byte is written, however new it is: of one without data that frees nothing and c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zolder.errors import Busy, InvalidRequest
 from zolder.frames import Sink, Source
@@ -25,6 +26,8 @@ from zolder.san.libzfs import CONTENTS_NOTE, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.zpool import Zpool, local
 from zolder.san.zvols import look_at
+
+_TOLD_EACH_SECONDS: Final = 10
 
 
 class State(Enum):
@@ -60,7 +63,7 @@ class ZfsContents(ZfsExports):
             with self._opened(parent, zvol, to_write=True) as descriptor:
                 blocks = Blocks(descriptor, dataset, found.volsize_bytes)
                 if not is_mine:
-                    blocks.clear(self._go_on)
+                    blocks.clear(self._going_on())
                     self._write_note(zpool, dataset, State.BEGUN)
                 blocks.write(source)
             self._write_note(zpool, dataset, State.WRITTEN)
@@ -83,10 +86,18 @@ class ZfsContents(ZfsExports):
         finally:
             os.close(descriptor)
 
-    def _go_on(self) -> None:
-        """Tell the client that it is not forgotten, while its zvol is cleared."""
-        self._operation.line.require_listener()
-        self._operation.notify("clearing what the zvol had before")
+    def _going_on(self) -> Callable[[], None]:
+        """Return what tells the client now and then that it is not forgotten, while its zvol is cleared."""
+        told = time.monotonic()
+
+        def go_on() -> None:
+            nonlocal told
+            self._operation.line.require_listener()
+            if time.monotonic() - told > _TOLD_EACH_SECONDS:
+                told = time.monotonic()
+                self._operation.notify("clearing what the zvol had before")
+
+        return go_on
 
     def _write_note(self, zpool: Zpool, dataset: str, state: State) -> None:
         try:
