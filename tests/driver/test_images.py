@@ -68,6 +68,13 @@ def converted(path: Path, disk_format: str, *options: str) -> Path:
     return target
 
 
+def empty(folder: Path, length: int) -> Path:
+    """Return an image that has a size and no data."""
+    path = folder / "empty.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(length)], check=True)
+    return path
+
+
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2", "vmdk", "vdi", "vhdx"])
 def test_an_image_becomes_a_volume(
     driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, raw: Path, disk_format: str
@@ -159,11 +166,9 @@ class TestRefused:
         self, driver: ZolderDriver, volume: objects.Volume, tmp_path: Path
     ) -> None:
         """An image that does not fit is refused with both sizes."""
-        path = tmp_path / "large.raw"
-        with path.open("wb") as file:
-            file.truncate(GIB + 512)
+        path = empty(tmp_path, GIB + 512)
         with pytest.raises(exception.ImageUnacceptable, match="2GB and doesn't fit in a volume of size 1GB"):
-            driver.copy_image_to_volume(ADMIN, volume, ImageService(path, "raw"), IMAGE)
+            driver.copy_image_to_volume(ADMIN, volume, ImageService(path, "qcow2"), IMAGE)
 
 
 def test_progress_is_in_the_log(
@@ -233,15 +238,14 @@ class TestEncrypted:
         assert back.read_bytes()[: 64 * MIB] == whole(PIECES, 65 * MIB)[: 64 * MIB]
         assert [path for path in (tmp_path / "conversion").rglob("*") if path.is_file()] == []
 
+    @pytest.mark.parametrize("length", [GIB, GIB - 400 * 1024])
     def test_one_that_the_header_makes_too_large(
-        self, driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, tmp_path: Path
+        self, driver: ZolderDriver, san: FakeStorage, volume: objects.Volume, tmp_path: Path, length: int
     ) -> None:
         """An image as large as the volume does not fit with LUKS's header, and the error says what does."""
-        path = tmp_path / "full.raw"
-        with path.open("wb") as file:
-            file.truncate(GIB)
+        path = empty(tmp_path, length)
         with pytest.raises(exception.ImageUnacceptable, match="make the volume 1 GiB larger"):
-            driver.copy_image_to_encrypted_volume(ADMIN, volume, ImageService(path, "raw"), IMAGE)
+            driver.copy_image_to_encrypted_volume(ADMIN, volume, ImageService(path, "qcow2"), IMAGE)
         assert san.read_blocks(f"{PARENT}/{volume.name}") == {}
 
 

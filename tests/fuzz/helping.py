@@ -144,8 +144,8 @@ class Kernel:
         self._hold_changing()
         self._hold_zvol(dataset)
         self._hold(not dataset.endswith((*_CLOSED, "view")) or dataset.endswith("inherited"), dataset)
-        is_reached = self._record and not dataset.endswith("inherited") and json.loads(self._record)["grants"]
-        self._hold(not (to_write and is_reached), f"{dataset} is in use")
+        if to_write and self._record and not dataset.endswith("inherited"):
+            self._hold(not json.loads(self._record)["grants"], f"{dataset} is in use")
         if dataset.endswith("nodeless"):
             message = "no block device came"
             raise BackendError(message)

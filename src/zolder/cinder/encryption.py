@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from castellan import key_manager
 from cinder import exception
@@ -22,6 +22,9 @@ from oslo_config import cfg
 from zolder.cinder.objects import Volume
 from zolder.cinder.translate import size_bytes
 
+# The key material of LUKS1 for the smallest key that there is: 8 slots of 4,000 stripes of 16 bytes.
+_LEAST_HEADER_BYTES: Final = 8 * 4000 * 16
+
 
 @contextmanager
 def encrypt_image(context: object, volume: Volume, path: str, image_id: str) -> Iterator[str]:
@@ -30,6 +33,8 @@ def encrypt_image(context: object, volume: Volume, path: str, image_id: str) -> 
     :raises VolumeDriverException: the volume's encryption is none that qemu-img makes (LUKS alone).
     :raises ImageUnacceptable: with LUKS's header it is larger than the volume.
     """
+    # What cannot fit is not encrypted first, which takes as long as writing it.
+    _require_room(Path(path).stat().st_size + _LEAST_HEADER_BYTES, volume, image_id)
     encryption: dict[str, Any] = volume_utils.check_encryption_provider(volume, context)
     key = key_manager.API(cfg.CONF).get(context, encryption["encryption_key_id"])
     passphrase = binascii.hexlify(key.get_encoded() or b"").decode()
@@ -49,11 +54,14 @@ def encrypt_image(context: object, volume: Volume, path: str, image_id: str) -> 
                 passphrase_file=secret.name,
                 image_id=image_id,
             )
-        length = Path(encrypted).stat().st_size
-        if length > size_bytes(volume.size):
-            reason = (
-                f"with the header of LUKS it has {length} bytes, and the volume"
-                f" {size_bytes(volume.size)}: make the volume 1 GiB larger than the image"
-            )
-            raise exception.ImageUnacceptable(image_id=image_id, reason=reason)
+        _require_room(Path(encrypted).stat().st_size, volume, image_id)
         yield encrypted
+
+
+def _require_room(length: int, volume: Volume, image_id: str) -> None:
+    if length > size_bytes(volume.size):
+        reason = (
+            f"with the header of LUKS it has {length} bytes or more, and the volume"
+            f" {size_bytes(volume.size)}: make the volume 1 GiB larger than the image"
+        )
+        raise exception.ImageUnacceptable(image_id=image_id, reason=reason)
