@@ -47,7 +47,11 @@ PERMISSIONS: Final = (
     ),
     Permission("rename", below=True, requests="delete_zvol, revert_zvol: what is put aside leaves its name"),
     Permission("promote", below=True, requests="revert_zvol: older snapshots move along"),
-    Permission("userprop", below=True, requests="create_zvol, clone_zvol, create_snapshot: the mark"),
+    Permission(
+        "userprop",
+        below=True,
+        requests="create_zvol, clone_zvol, create_snapshot: the mark; write_zvol: who wrote it",
+    ),
 )
 
 _HEAD: Final = re.compile(r"-+ Permissions on (\S+) -+")
