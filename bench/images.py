@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,9 @@ from lab import Lab
 from tests.contract.ground import MIB, PARENT
 from tests.support.imageservice import IMAGE, ImageService
 from tests.support.labdriver import ADMIN, lab_driver, new_volume
-from tests.support.memory import random_bytes
+from tests.support.memory import MemorySource, random_bytes
+from zolder.api import Storage
+from zolder.names import VolumeId, ZvolName
 
 RESULTS: Final = Path(__file__).parent / "images.json"
 GIB: Final = 1024 * MIB
@@ -83,7 +86,22 @@ def measure(lab: Lab, folder: Path) -> dict[str, Any]:
             }
         for volume in (second, first):
             driver.delete_volume(volume)
+        results["nothing to a new volume of 1 TiB"] = write_nothing(lab, driver._san.storage)
     return results
+
+
+def write_nothing(lab: Lab, storage: Storage) -> dict[str, Any]:
+    """Measure what remains where there is nothing to carry: the request, and clearing what is empty."""
+    zvol = ZvolName("bench-empty")
+    storage.create_zvol(
+        PARENT, zvol, volume_id=VolumeId(str(uuid.uuid4())), volsize_bytes=1024 * GIB, sparse=True
+    )
+    before, began = moved_bytes(lab), time.monotonic()
+    storage.write_zvol(PARENT, zvol, MemorySource({}))
+    seconds = time.monotonic() - began
+    moved = moved_bytes(lab) - before
+    storage.delete_zvol(PARENT, zvol)
+    return {"seconds": round(seconds, 2), "moved_mib": round(moved / MIB, 1), "allocated_mib": 0.0}
 
 
 def make_image(folder: Path) -> ImageService:

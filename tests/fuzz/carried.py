@@ -13,6 +13,7 @@ from tests.contract.ground import PARENT
 from tests.support.memory import MemorySink
 from zolder.api import MIB
 from zolder.client import contents
+from zolder.client.deadline import Deadline
 from zolder.errors import ConnectionLost, Error, ProtocolError
 from zolder.fake import FakeStorage
 from zolder.fake_state import BLOCK_BYTES
@@ -102,7 +103,7 @@ def _check_client(data: bytes) -> None:
     sink = _Bounded()
     line: Any = _Line(data)
     try:
-        contents._receive(line, sink)
+        contents._receive(line, sink, Deadline.after(1))
     except Error:
         return  # whatever the agent said, or what is no frame
 

@@ -68,7 +68,7 @@ class Carrier:
 
         def attempt() -> Change[None]:
             with self._asked(operation, "write_zvol", parent, zvol, resumed=safe.has_begun) as channel:
-                value = _send(channel, safe)
+                value = _send(channel, safe, self._first_patience())
             return _checked(ContentsRequests.write_zvol, value)
 
         return self._insist(attempt, lambda: safe.safe_bytes, f"write_zvol of {zvol}, operation {operation}")
@@ -79,10 +79,14 @@ class Carrier:
 
         def attempt() -> int:
             with self._asked(operation, "read_zvol", parent, zvol) as channel:
-                value = _receive(channel, sink)
+                value = _receive(channel, sink, self._first_patience())
             return _checked(ContentsRequests.read_zvol, value)
 
         return self._insist(attempt, sink.begin, f"read_zvol of {zvol}, operation {operation}")
+
+    def _first_patience(self) -> Deadline:
+        # The agent may wait for the zvol as long as that, and says so once.
+        return Deadline.after(max(self._deadline_seconds, _SILENCE_SECONDS))
 
     def _insist(self, attempt: Callable[[], T], position: Callable[[], int], what: str) -> T:
         """Repeat an attempt whose line was lost, for as long as each carries contents further."""
@@ -143,8 +147,8 @@ class _Safe:
         return self._source.frames(MAX_VOLSIZE_BYTES)
 
 
-def _send(channel: Channel, safe: _Safe) -> shapes.Json:
-    reply = channel.hear(_patience())
+def _send(channel: Channel, safe: _Safe, first: Deadline) -> shapes.Json:
+    reply = channel.hear(first)
     if not isinstance(reply, Progress):
         return value_of(reply)  # refused, or written by this operation before
     safe.heed(reply)
@@ -161,8 +165,8 @@ def _send(channel: Channel, safe: _Safe) -> shapes.Json:
     return value_of(safe.hear(channel))
 
 
-def _receive(channel: Channel, sink: Sink) -> shapes.Json:
-    reply = channel.hear(_patience())
+def _receive(channel: Channel, sink: Sink, first: Deadline) -> shapes.Json:
+    reply = channel.hear(first)
     if not isinstance(reply, Progress):
         return value_of(reply)
     if channel.has_more:
