@@ -23,6 +23,7 @@ from tests.contract.ground import MIB, PARENT
 from tests.support.imageservice import IMAGE, ImageService
 from tests.support.labdriver import ADMIN, lab_driver, new_volume
 from tests.support.memory import MemorySource, random_bytes
+from tests.support.san import connected
 from zolder.api import Storage
 from zolder.names import VolumeId, ZvolName
 
@@ -86,7 +87,8 @@ def measure(lab: Lab, folder: Path) -> dict[str, Any]:
             }
         for volume in (second, first):
             driver.delete_volume(volume)
-        results["nothing to a new volume of 1 TiB"] = write_nothing(lab, driver._san.storage)
+    with connected(lab) as storage:
+        results["nothing to a new volume of 1 TiB"] = write_nothing(lab, storage)
     return results
 
 
