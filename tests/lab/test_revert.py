@@ -157,6 +157,7 @@ def test_cut_at_every_step(lab: Lab, storage: RemoteStorage, disks: Conversation
     assert all(outcomes) or not repeated
 
 
+@pytest.mark.timeout(600)  # a boot under emulation
 def test_the_plug_is_pulled(lab: Lab, storage: RemoteStorage, disks: Conversation) -> None:
     """The SAN loses power in the middle: after its boot the volume is reverted, and the clone is whole."""
     written = Written(storage, disks)

@@ -24,6 +24,7 @@ from zolder.san.blocks import Blocks
 from zolder.san.exporting import ZfsExports
 from zolder.san.libzfs import CONTENTS_NOTE, Properties
 from zolder.san.lzc import ZfsError
+from zolder.san.settling import settling
 from zolder.san.zpool import Zpool, local
 from zolder.san.zvols import look_at
 
@@ -47,6 +48,7 @@ class Note(NamedTuple):
 class ZfsContents(ZfsExports):
     """What one operation may do about contents; zolder.san.storage adds the rest."""
 
+    @settling()
     def write_zvol(self, parent: DatasetName, zvol: ZvolName, source: Source) -> Change[None]:
         """See ``Contents``."""
         dataset = zvol_dataset(parent, zvol)
@@ -69,6 +71,7 @@ class ZfsContents(ZfsExports):
             self._write_note(zpool, dataset, State.WRITTEN)
         return Change(changed=True, value=None)
 
+    @settling()
     def read_zvol(self, parent: DatasetName, zvol: ZvolName, sink: Sink) -> int:
         """See ``Contents``; the open device keeps the zvol from being destroyed, and nothing else waits."""
         with ExitStack() as open_meanwhile:
