@@ -162,8 +162,7 @@ def daring(properties: ZvolProperties) -> Iterator[Daring]:
 def check_reservable(properties: ZvolProperties, *, sparse: bool) -> None:
     """Check that ZFS can reserve what a zvol with these properties may take.
 
-    ``refreservation=auto`` reckons with one copy of each block, whatever ``copies`` is
-    (zfs_fix_auto_resv in libzfs_dataset.c), so a thick zvol of two copies would run full at half its size.
+    It reserves one copy of each block, whatever ``copies`` is (OpenZFS 2.3: tests/lab/test_types.py).
 
     :raises InvalidRequest: it is thick, and keeps its blocks more than once.
     """

@@ -61,8 +61,8 @@ def storage(lab: Lab, cinder: Cinder) -> Iterator[RemoteStorage]:  # noqa: ARG00
 
 
 def specs_of(properties: dict[str, str]) -> dict[str, str]:
-    """Return a type's extra specs."""
-    return {f"zolder:{name}": value for name, value in properties.items()}
+    """Return a type's extra specs; only types of one named back end may be cloned into each other."""
+    return {"volume_backend_name": "zolder"} | {f"zolder:{name}": value for name, value in properties.items()}
 
 
 def dataset_of(volume: str) -> str:
@@ -94,7 +94,7 @@ def test_a_type_decides(lab: Lab, volumes: Volumes) -> None:
     )
     assert (volblocksize, volsize) == (64 * 1024, GIB)
     assert reserved > GIB
-    plain = volumes.make_type({"zolder:provisioning": "thin"})
+    plain = volumes.make_type(specs_of({"provisioning": "thin"}))
     snapshot = volumes.create_snapshot(volume)
     clone = volumes.create(2, source=volume, volume_type=plain)
     copy = volumes.create(2, snapshot=snapshot, volume_type=plain)
@@ -118,7 +118,7 @@ def test_capabilities(volumes: Volumes) -> None:
 
 def test_retype(lab: Lab, volumes: Volumes) -> None:
     """Each property, thick and thin are changed in place while the zvol is written to; no byte changes."""
-    volume = volumes.create(1, volume_type=volumes.make_type({}))
+    volume = volumes.create(1, volume_type=volumes.make_type(specs_of({})))
     dataset = dataset_of(volume)
     device = lab.san.succeed(f"udevadm settle; readlink -f /dev/zvol/{dataset}").strip()
     lab.san.succeed(f"head -c 64M /dev/urandom > /run/data; dd if=/run/data of={device} bs=1M oflag=direct")
@@ -148,9 +148,9 @@ def test_retype(lab: Lab, volumes: Volumes) -> None:
 
 def test_retype_that_is_a_migration(lab: Lab, volumes: Volumes, cinder: Cinder) -> None:
     """Another volblocksize is refused where the user allows no migration; the volume stays what it was."""
-    before = volumes.make_type({"zolder:compression": "off"})
+    before = volumes.make_type(specs_of({"compression": "off"}))
     volume = volumes.create(1, volume_type=before)
-    other = volumes.make_type({"zolder:volblocksize": "128k", "zolder:compression": "lz4"})
+    other = volumes.make_type(specs_of({"volblocksize": "128k", "compression": "lz4"}))
     assert not volumes.retype(volume, other)
     assert own(lab, dataset_of(volume)) == {"compression": "off"}
     assert "has to be migrated: " in cinder.log.read_text()
@@ -159,7 +159,7 @@ def test_retype_that_is_a_migration(lab: Lab, volumes: Volumes, cinder: Cinder) 
 
 def test_retype_that_does_not_fit(lab: Lab, volumes: Volumes, cinder: Cinder) -> None:
     """Thick that does not fit leaves the volume as it was, and the log has the numbers."""
-    volume = volumes.create(1, volume_type=volumes.make_type({}))
+    volume = volumes.create(1, volume_type=volumes.make_type(specs_of({})))
     [available] = get(lab, PARENT, "available")
     lab.san.succeed(f"zfs create -o mountpoint=none -o reservation={available - GIB // 2} data/taken")
     try:
@@ -167,7 +167,8 @@ def test_retype_that_does_not_fit(lab: Lab, volumes: Volumes, cinder: Cinder) ->
     finally:
         lab.san.succeed("zfs destroy data/taken")
     said = re.findall(r"volume-\S+: (\d+) bytes are needed and (\d+) available", cinder.log.read_text())
-    assert [int(needed) > GIB > int(available) for needed, available in said] == [True]
+    assert said, "neither said nor logged"
+    assert all(int(needed) > GIB > int(available) for needed, available in said)
     assert own(lab, dataset_of(volume)) == {}
     assert get(lab, dataset_of(volume), "refreservation") == [0]
     volumes.delete(volume)
@@ -221,7 +222,7 @@ def test_reservations(lab: Lab, storage: RemoteStorage, size: str, note: Callabl
     def expected(volsize: int) -> int:
         lab.san.succeed(f"zfs create -o volblocksize={size} -V {volsize} {PARENT}/by-hand")
         [reserved] = get(lab, f"{PARENT}/by-hand", "refreservation")
-        lab.san.succeed(f"zfs destroy {PARENT}/by-hand")
+        lab.san.succeed(f"udevadm settle; zfs destroy {PARENT}/by-hand")
         return reserved
 
     small, large = expected(256 * MIB), expected(384 * MIB)
@@ -251,7 +252,7 @@ def test_reservations(lab: Lab, storage: RemoteStorage, size: str, note: Callabl
 
 
 def test_why_thick_zvols_have_one_copy(lab: Lab, note: Callable[[str], None]) -> None:
-    """ZFS reserves two copies where it creates a zvol with them, and one alone ever after."""
+    """ZFS reserves one copy of a zvol that has two: created, grown and by `refreservation=auto`."""
     dataset = f"{PARENT}/by-hand"
     lab.san.succeed(f"zfs create -o copies=2 -V 256M {dataset}")
     [created] = get(lab, dataset, "refreservation")
@@ -259,10 +260,10 @@ def test_why_thick_zvols_have_one_copy(lab: Lab, note: Callable[[str], None]) ->
     [grown] = get(lab, dataset, "refreservation")
     lab.san.succeed(f"zfs set refreservation=auto {dataset}")
     [automatic] = get(lab, dataset, "refreservation")
-    lab.san.succeed(f"zfs destroy {dataset}")
+    lab.san.succeed(f"udevadm settle; zfs destroy {dataset}")
     note(f"copies=2, 256 MiB: {created >> 20} MiB; grown to 512 MiB: {grown >> 20}; auto: {automatic >> 20}")
-    assert created > 512 * MIB
-    assert automatic < 1024 * MIB
+    assert created < 1.5 * 256 * MIB
+    assert max(grown, automatic) < 1.5 * 512 * MIB
 
 
 def test_a_thick_snapshot_that_does_not_fit(lab: Lab, storage: RemoteStorage) -> None:
@@ -312,7 +313,7 @@ def test_the_policy_keeps_some_back(lab: Lab, storage: RemoteStorage) -> None:
 
 def test_figures(lab: Lab, volumes: Volumes, storage: RemoteStorage) -> None:
     """What Cinder's scheduler sees is what `zfs get` says, whatever takes the space."""
-    thin, thick = (volumes.make_type({"zolder:provisioning": word}) for word in ("thin", "thick"))
+    thin, thick = (volumes.make_type(specs_of({"provisioning": word})) for word in ("thin", "thick"))
 
     def agree(what: str, *, provisioned_gib: int) -> int:
         def same() -> bool:
@@ -352,4 +353,5 @@ def test_figures(lab: Lab, volumes: Volumes, storage: RemoteStorage) -> None:
         volumes.delete(volume)
     volumes.delete_snapshot(snapshot)
     volumes.delete(second)
+    lab.san.succeed("zpool wait -t free data")
     assert abs(agree("nothing again", provisioned_gib=0) - empty) < 16 * MIB

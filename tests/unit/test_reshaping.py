@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from zolder.errors import Error, NoSpace
+from zolder.errors import BackendError, Error, NoSpace
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName
 from zolder.properties import Compression, Sync, ZvolProperties
@@ -43,6 +43,10 @@ class Dataset:
         if self.steps == self.failing:
             raise ZfsError(errno.EPERM, "permission denied", dataset)
         self.values[name] = text
+
+    def set_properties(self, dataset: str, values: dict[str, str]) -> None:
+        for name, text in values.items():
+            self.set_property(dataset, name, text)
 
     def number_of(self, name: str, value: str) -> int:
         return len(name + value)
@@ -96,14 +100,16 @@ def test_a_step_that_fails(dataset: Dataset, failing: int, now: Zvol, wanted: Zv
     assert dataset.values == before
 
 
+@pytest.mark.parametrize("fault", [ZfsError(errno.EIO, "broken", DATASET), BackendError("zfs set failed")])
 def test_an_undo_that_fails(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
     """The first error is what the caller gets; the log has the other."""
     dataset.failing = 2
 
     def release(name: str) -> None:
-        raise ZfsError(errno.EIO, "broken", name)
+        assert name == DATASET
+        raise fault
 
     monkeypatch.setattr(zfs, "release", release)
     with pytest.raises(Error, match="permission denied"):

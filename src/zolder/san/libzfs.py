@@ -101,6 +101,7 @@ class Libzfs:
                 [pointer, ctypes.c_int, _EACH, pointer, ctypes.c_uint64, ctypes.c_uint64],
             ),
             ("zfs_prop_set", ctypes.c_int, [pointer, text, text]),
+            ("zfs_prop_set_list", ctypes.c_int, [pointer, pointer]),
             ("zfs_prop_inherit", ctypes.c_int, [pointer, text, ctypes.c_int]),
             ("zfs_get_pool_handle", pointer, [pointer]),
             ("zvol_volsize_to_reservation", ctypes.c_uint64, [pointer, ctypes.c_uint64, pointer]),
@@ -156,10 +157,24 @@ class Libzfs:
                 failure = self._lib.zfs_prop_inherit(found, name.encode(), 0)
             else:
                 failure = self._lib.zfs_prop_set(found, name.encode(), text.encode())
-            if failure:
-                # The library keeps its own number and leaves the kernel's in errno (zfs_setprop_error).
-                number = ctypes.get_errno() or errno.EIO
-                raise ZfsError(number, str(self._error(dataset)), dataset)
+            self._check_set(failure, dataset)
+
+    def set_properties(self, dataset: str, values: Mapping[str, str]) -> None:
+        """Give a dataset several properties of its own at once, for the price of one.
+
+        :raises ZfsError: the kernel refused one, and may have set others; or there is no such dataset.
+        """
+        with self._opened(dataset, _ANY) as found, self._nvpair.packed(values) as table:
+            if not found:
+                raise ZfsError(errno.ENOENT, os.strerror(errno.ENOENT), dataset)
+            ctypes.set_errno(0)
+            self._check_set(self._lib.zfs_prop_set_list(found, table), dataset)
+
+    def _check_set(self, failure: int, dataset: str) -> None:
+        if failure:
+            # The library keeps its own number and leaves the kernel's in errno (zfs_setprop_error).
+            number = ctypes.get_errno() or errno.EIO
+            raise ZfsError(number, str(self._error(dataset)), dataset)
 
     def number_of(self, name: str, value: str) -> int | None:
         """Return the number by which the kernel knows a property's value; None where this ZFS has none."""

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from zolder.errors import Error
 from zolder.model import Zvol
 from zolder.names import zvol_dataset
-from zolder.properties import KINDS
+from zolder.properties import given
 from zolder.san import libzfs, zfs
 from zolder.san.lzc import ZfsError
 from zolder.san.properties import numbered
@@ -36,11 +37,15 @@ def reshape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
             if now.sparse and not wanted.sparse:
                 zfs.reserve(dataset)
                 undo.callback(_undo, dataset, lambda: zfs.release(dataset))
-            for name in KINDS:
-                before, after = getattr(now.properties, name), getattr(wanted.properties, name)
-                if before != after:
-                    libzfs.library().set_property(dataset, name, after)
-                    undo.callback(_undo, dataset, _setting(dataset, name, before))
+            before, after = given(now.properties), given(wanted.properties)
+            for name in before.keys() - after.keys():
+                libzfs.library().set_property(dataset, name, None)
+                undo.callback(_undo, dataset, _setting(dataset, name, before[name]))
+            if changed := {name: value for name, value in after.items() if before.get(name) != value}:
+                # One that is refused keeps none of the others from being set (zfs_set_prop_nvlist).
+                for name in changed:
+                    undo.callback(_undo, dataset, _setting(dataset, name, before.get(name)))
+                libzfs.library().set_properties(dataset, changed)
             if wanted.sparse and not now.sparse:
                 zfs.release(dataset)
         except ZfsError as err:
@@ -55,6 +60,6 @@ def _setting(dataset: str, name: str, value: str | None) -> Callable[[], None]:
 def _undo(dataset: str, step: Callable[[], None]) -> None:
     try:
         step()
-    except ZfsError:
+    except (ZfsError, Error):
         # The error that led here must reach the caller; a repeat of the request completes what is left.
         LOG.exception("could not give %s back what it had", dataset)
