@@ -48,7 +48,7 @@ san_ip = 127.0.0.1
 san_ssh_port = {san_ssh_port}
 san_login = zolder
 san_private_key = {agent_key}
-san_zfs_volume_base = data/volumes
+san_zfs_volume_base = {parent}
 target_ip_address = {san_address}
 """
 
@@ -59,11 +59,12 @@ class Backend:
 
     name: str
     options: tuple[str, ...]
+    parent: str = "data/volumes"
 
     def write(self, environment: Mapping[str, str]) -> str:
         """Return the section for a lab's environment."""
         text = SECTION + "".join(f"{option}\n" for option in self.options)
-        return text.format_map({**environment, "name": self.name})
+        return text.format_map({**environment, "name": self.name, "parent": self.parent})
 
 
 _PATHS = "target_secondary_ip_addresses = {san_second_address}"

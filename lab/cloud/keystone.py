@@ -1,0 +1,149 @@
+"""Keystone: users and tokens, and the catalog of where everything is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+from keystoneauth1.identity import V3Password
+from keystoneauth1.session import Session
+
+from lab.cloud import database
+from lab.cloud.ground import Ground
+from lab.cloud.service import LOOPBACK, Services
+from lab.cloud.web import web_command
+from lab.command import build_environment, run_logged
+
+REGION = "lab"
+# Who checks tokens goes by the internal one.
+INTERFACES = ("public", "internal")
+THREADS = 8
+
+CONFIGURATION = """\
+[DEFAULT]
+log_file = {logs}/keystone.log
+use_stderr = false
+[database]
+connection = {database}
+[token]
+# A run is shorter than that.
+expiration = 86400
+[fernet_tokens]
+key_repository = {data}/keystone/tokens
+[fernet_receipts]
+key_repository = {data}/keystone/receipts
+[credential]
+key_repository = {data}/keystone/credentials
+[cache]
+# Without it every check of a token asks the database many times: 1.5 s under load, where this takes 5 ms. In
+# memory is right for one process.
+enabled = true
+backend = dogpile.cache.memory
+"""
+
+
+# Of every service that checks tokens; its own user is named like it.
+AUTHENTICATION = """\
+[keystone_authtoken]
+www_authenticate_uri = {identity}
+auth_url = {identity}
+auth_type = password
+username = {name}
+password = {secret}
+project_name = service
+user_domain_id = default
+project_domain_id = default
+service_token_roles_required = true
+service_token_roles = service
+"""
+
+
+def url_of(ground: Ground, address: str = LOOPBACK) -> str:
+    """Return where it is."""
+    return f"http://{address}:{ground.ports['keystone']}/v3"
+
+
+def authentication(ground: Ground, name: str, address: str = LOOPBACK) -> str:
+    """Return the part of a configuration by which a service checks tokens.
+
+    :param address: where the service sees this machine's loopback.
+    """
+    identity = url_of(ground, address)
+    return AUTHENTICATION.format(identity=identity, name=name, secret=ground.secrets[name])
+
+
+def start_keystone(ground: Ground, services: Services) -> None:
+    """Fill its database and start it."""
+    environment = ground.environments["keystone"]
+    settings = ground.write("keystone.conf", CONFIGURATION, database=database.url_of(ground, "keystone"))
+    home = ground.data / "keystone"
+    for name in ("tokens", "receipts", "credentials"):
+        (home / name).mkdir(parents=True, mode=0o700)
+    log = ground.logs / "keystone-manage.log"
+    endpoints = [f"--bootstrap-{interface}-url={url_of(ground)}" for interface in INTERFACES]
+    for words in (
+        ["db_sync"],
+        ["fernet_setup"],
+        ["receipt_setup"],
+        ["credential_setup"],
+        ["bootstrap", "--bootstrap-region-id", REGION, *endpoints],
+    ):
+        if words[0].endswith("_setup"):
+            words += ["--keystone-user", "root", "--keystone-group", "root"]
+        command = environment.command("keystone-manage", "--config-file", str(settings), *words)
+        # Not on the command line, where everybody may read it.
+        run_logged(command, log, env=build_environment(OS_BOOTSTRAP_PASSWORD=ground.secrets["admin"]))
+    port = ground.ports["keystone"]
+    web = web_command(environment, "keystone.wsgi.api:application", port, threads=THREADS, streamed=False)
+    service = services.start("keystone-web", web, env={"OS_KEYSTONE_CONFIG_FILES": str(settings)})
+    service.wait_until_ready(lambda: is_keystone_ready(ground))
+
+
+def is_keystone_ready(ground: Ground) -> bool:
+    """Say whether it answers."""
+    try:
+        return requests.get(url_of(ground), timeout=30).ok
+    except requests.ConnectionError:
+        return False
+
+
+class Identity:
+    """Keystone as its administrator uses it."""
+
+    def __init__(self, ground: Ground) -> None:
+        """Log in; nothing is asked yet."""
+        plugin = V3Password(
+            auth_url=url_of(ground),
+            username="admin",
+            password=ground.secrets["admin"],
+            project_name="admin",
+            user_domain_id="default",
+            project_domain_id="default",
+        )
+        self.session = Session(auth=plugin)
+        self._url = url_of(ground)
+
+    def add_service(self, kind: str, name: str, url: str) -> None:
+        """Put a service into the catalog."""
+        made = self._create("services", "service", type=kind, name=name)
+        place = {"service_id": made["id"], "url": url, "region_id": REGION}
+        for interface in INTERFACES:
+            self._create("endpoints", "endpoint", interface=interface, **place)
+
+    def add_service_users(self, secrets: dict[str, str]) -> None:
+        """Make a project for services, with a user for each, who are its administrators."""
+        project = self._create("projects", "project", name="service", domain_id="default")
+        roles = {role["name"]: role["id"] for role in self._get("roles")["roles"]}
+        for name, secret in secrets.items():
+            user = self._create("users", "user", name=name, password=secret, domain_id="default")
+            for role in ("admin", "service"):
+                path = f"projects/{project['id']}/users/{user['id']}/roles/{roles[role]}"
+                self.session.put(f"{self._url}/{path}")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.session.get(f"{self._url}/{path}").json()
+        return found
+
+    def _create(self, path: str, kind: str, **fields: str) -> dict[str, Any]:
+        made: dict[str, Any] = self.session.post(f"{self._url}/{path}", json={kind: fields}).json()[kind]
+        return made

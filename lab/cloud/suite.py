@@ -1,0 +1,176 @@
+"""Tempest, unmodified: its configuration for this cloud, a run of it, and its outcomes.
+
+What it says goes to this command's output, a line a test, and to its log.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import requests
+
+from lab.cloud import cinder, glance, keystone
+from lab.cloud.cloud import Cloud
+from lab.cloud.ground import Ground
+from lab.cloud.outcomes import Outcomes, read_outcomes
+from lab.command import build_environment, run_logged
+from lab.errors import LabError
+
+IMAGE_BYTES = 4 * 2**20
+
+CONFIGURATION = """\
+[DEFAULT]
+log_file = {logs}/tempest.log
+[oslo_concurrency]
+lock_path = {data}/tempest/locks
+[auth]
+admin_username = admin
+admin_project_name = admin
+admin_domain_name = Default
+admin_password = {admin_secret}
+# Each class of tests gets a project of its own, without a network.
+use_dynamic_credentials = true
+create_isolated_networks = false
+[identity]
+auth_version = v3
+uri_v3 = {identity}
+region = {region}
+[service_available]
+cinder = true
+glance = true
+# Answered for by lab.cloud.network.
+neutron = true
+nova = false
+swift = false
+[compute]
+image_ref = {image}
+image_ref_alt = {image}
+[validation]
+run_validation = false
+[image]
+region = {region}
+[network]
+region = {region}
+[volume]
+region = {region}
+# Waiting is looking each second; a volume takes less.
+build_timeout = 300
+backend_names = {backends}
+storage_protocol = iSCSI
+manage_volume_ref = source-name,volume-%s
+manage_snapshot_ref = source-name,_snapshot-%s
+max_microversion = {microversion}
+[volume-feature-enabled]
+multi_backend = true
+snapshot = true
+clone = true
+backup = {backup}
+manage_volume = {manage}
+manage_snapshot = {manage}
+extend_volume_with_snapshot = true
+"""
+
+
+def prepare_suite(cloud: Cloud, *, manage: bool, backup: bool) -> None:
+    """Upload the image that tests start from, and write Tempest's configuration.
+
+    :param manage: also test managing and unmanaging.
+    :param backup: also test backups.
+    """
+    ground = cloud.ground
+    workspace = ground.data / "tempest"
+    for folder in (workspace / "locks", workspace / "home"):
+        folder.mkdir(parents=True, exist_ok=True)
+    settings = ground.write(
+        "tempest.conf",
+        CONFIGURATION,
+        identity=keystone.url_of(ground),
+        region=keystone.REGION,
+        image=upload_image(cloud),
+        backends=",".join(backend.name for backend in cinder.BACKENDS),
+        microversion=cinder.MICROVERSION,
+        backup=str(backup).lower(),
+        manage=str(manage).lower(),
+    )
+    init = ground.environments["tempest"].command("tempest", "init", str(workspace / "work"))
+    run_logged(init, ground.logs / "tempest-init.log", env=variables(ground))
+    (workspace / "work/etc/tempest.conf").unlink()
+    (workspace / "work/etc/tempest.conf").symlink_to(settings)
+
+
+def upload_image(cloud: Cloud) -> str:
+    """Put an image of random data into Glance and return its id.
+
+    :raises LabError: Glance did not take it.
+    """
+    url, session = f"{glance.url_of(cloud.ground)}/v2/images", cloud.identity.session
+    described = {
+        "name": "random",
+        "disk_format": "raw",
+        "container_format": "bare",
+        "visibility": "public",
+    }
+    image = session.post(url, json=described).json()["id"]
+    stream = {"Content-Type": "application/octet-stream", "X-Auth-Token": session.get_token()}
+    answer = requests.put(f"{url}/{image}/file", data=os.urandom(IMAGE_BYTES), headers=stream, timeout=60)
+    if not answer.ok:
+        raise LabError(f"Glance did not take an image: {answer.status_code} {answer.text}")
+    return str(image)
+
+
+def run_suite(ground: Ground, regex: str, concurrency: int) -> Outcomes:
+    """Run the tests that a pattern selects, and return what became of them.
+
+    :raises LabError: Tempest itself did not run.
+    """
+    tempest, work = ground.environments["tempest"], ground.data / "tempest/work"
+    words = ["run", "--regex", regex, "--concurrency", str(concurrency)]
+    with (ground.logs / "tempest-output.log").open("a") as log:
+        process = subprocess.Popen(
+            tempest.command("tempest", *words),
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=variables(ground),
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None  # noqa: S101 - it was asked for
+            for line in process.stdout:
+                log.write(line)
+                if line.startswith("{"):
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+        finally:
+            process.kill()
+            process.wait()
+    return read_results(ground, work)
+
+
+def read_results(ground: Ground, work: Path) -> Outcomes:
+    """Return what became of the last run's tests."""
+    tempest = ground.environments["tempest"]
+    stestr = tempest.command("stestr", "last", "--subunit")
+    # Its exit status tells of failed tests, which the outcomes do as well.
+    stream = subprocess.run(stestr, cwd=work, capture_output=True, env=variables(ground), check=False).stdout
+    stored = ground.logs / "tempest.subunit"
+    stored.write_bytes(stream)
+    reader = [tempest.program("python"), str(Path(__file__).with_name("read_results.py"))]
+    with stored.open("rb") as results:
+        done = subprocess.run(reader, stdin=results, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"the results of Tempest in {stored} cannot be read: {done.stderr}")
+    return read_outcomes(done.stdout.splitlines())
+
+
+def variables(ground: Ground) -> dict[str, str]:
+    """Return the environment that Tempest runs in: its workers are `python` of the PATH."""
+    environment = build_environment(HOME=str(ground.data / "tempest/home"))
+    environment["PATH"] = f"{ground.environments['tempest'].folder / 'bin'}:{environment['PATH']}"
+    return environment

@@ -1,0 +1,80 @@
+"""Tempest against Keystone, Glance and Cinder on the lab's SAN: ``python -m lab tempest``.
+
+It brings all up, runs the volume tests of an unmodified Tempest, prints what became of them, and takes all
+down again, also when a step fails or a person interrupts. What each part logged is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import time
+
+from lab.cloud.cloud import EXPECTED, Cloud, running_cloud
+from lab.cloud.suite import prepare_suite, run_suite
+from lab.errors import LabError
+from lab.lab import Lab
+from lab.progress import Progress
+
+ALL = r"^tempest\.api\.volume"
+CONCURRENCY = 2
+
+
+def main(argv: list[str]) -> int:
+    """Run the tests and return the exit status: 0 if some passed and none failed."""
+    parser = argparse.ArgumentParser(prog="python -m lab tempest", description=__doc__)
+    parser.add_argument("--regex", default=ALL, help=f"which tests ({ALL})")
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help=f"at once ({CONCURRENCY})")
+    parser.add_argument("--threads", choices=["eventlet", "native"], default="eventlet", help="Cinder's")
+    parser.add_argument("--manage", action="store_true", help="also test managing and unmanaging")
+    parser.add_argument("--no-backup", action="store_true", help="without cinder-backup and its tests")
+    parser.add_argument("--keep", action="store_true", help="leave all up afterwards until Ctrl-C")
+    arguments = parser.parse_args(argv)
+    lab = Lab(os.environ.get("ZOLDER_LAB") or "tempest")
+    folder = lab.cache.root / "cloud" / lab.name
+    # A terminal that closes and a `kill` end us as Ctrl-C does, so that all is taken down.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    started = time.monotonic()
+    try:
+        with (
+            Progress("cloud", EXPECTED, lab.cache.root / "timings.json") as progress,
+            running_cloud(
+                lab,
+                folder,
+                progress,
+                native=arguments.threads == "native",
+                backups=not arguments.no_backup,
+            ) as cloud,
+        ):
+            prepare_suite(cloud, manage=arguments.manage, backup=not arguments.no_backup)
+            progress.note(f"all is up; Tempest runs {arguments.regex}")
+            outcomes = run_suite(cloud.ground, arguments.regex, arguments.concurrency)
+            if dead := cloud.services.dead():
+                raise LabError(f"ended before the tests did: {', '.join(dead)}; see {folder}/logs")
+            print("\n".join(["", *outcomes.lines()]), flush=True)
+            if arguments.keep:
+                stay(cloud)
+    finally:
+        if not lab.keep:
+            lab.down()
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        print(f"(logs: {folder / 'logs'}; {time.monotonic() - started:.0f} s in all)", flush=True)
+    return 0 if outcomes.is_good else 1
+
+
+def interrupt(number: int, _frame: object) -> None:
+    """End as Ctrl-C does."""
+    raise KeyboardInterrupt(f"signal {number}")
+
+
+def stay(cloud: Cloud) -> None:
+    """Say how to talk to what is up, and wait for Ctrl-C."""
+    ground = cloud.ground
+    print(f"\nAll is up until Ctrl-C. Configuration and secrets: {ground.etc}")
+    print(f"    Tempest   in {ground.data / 'tempest/work'}")
+    print(f"    Keystone  http://127.0.0.1:{ground.ports['keystone']}/v3, user admin")
+    print(f"    SAN       ZOLDER_LAB={cloud.lab.name} python -m lab ssh san", flush=True)
+    signal.pause()
