@@ -9,7 +9,7 @@ from lab.cloud.service import LOOPBACK, Service, Services, answers
 from lab.errors import LabError
 
 PACKAGE = "rabbitmq-server"
-PROGRAMS = "/usr/lib/rabbitmq/lib"
+PROGRAMS = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 
 CONFIGURATION = """\
 # The lab's own RabbitMQ, on this machine's loopback alone.
@@ -29,9 +29,9 @@ def find_program() -> Path:
 
     :raises LabError: it is not installed.
     """
-    found = sorted(Path(PROGRAMS).glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+    found = sorted(Path("/").glob(PROGRAMS))
     if not found:
-        raise LabError(f"there is no RabbitMQ in {PROGRAMS}; apt-get install {PACKAGE}")
+        raise LabError(f"there is no /{PROGRAMS}; apt-get install {PACKAGE}")
     return found[-1]
 
 

@@ -15,7 +15,7 @@ from lab.cloud.service import LOOPBACK, Services
 from lab.cloud.venvs import BUILD_TOOLS, ensure_environments, find_missing
 from lab.errors import LabError
 from lab.lab import Lab
-from lab.packages import ensure_packages, is_present
+from lab.packages import ensure_packages, missing_packages
 from lab.progress import Progress
 
 # Seconds, where no run has shown others.
@@ -35,6 +35,8 @@ EXPECTED = {
     "Cinder for the guest": 60.0,
     "cinder-backup in the guest": 90.0,
 }
+# Package -> what shows that it is there, in any version.
+PROGRAMS = {database.PACKAGE: database.PROGRAMS, broker.PACKAGE: broker.PROGRAMS}
 DATABASES = ["keystone", "glance", "cinder"]
 
 
@@ -109,19 +111,39 @@ def require_root() -> None:
 
 
 def ensure_programs(lab: Lab, progress: Progress) -> None:
-    """Install the Debian packages that are missing, without their services.
+    """Install the Debian packages that are missing, without starting their services.
 
     :raises LabError: naming the command, where we may not.
     """
-    tools = {
-        database.PACKAGE: f"{database.PROGRAMS}",
-        broker.PACKAGE: f"{broker.PROGRAMS}",
-        **(BUILD_TOOLS if find_missing(lab.cache) else {}),
-    }
-    if all(is_present(tool) for tool in tools.values()):
+    tools = {package: found_or_not(pattern) for package, pattern in PROGRAMS.items()}
+    if find_missing(lab.cache):
+        tools |= BUILD_TOOLS
+    if not missing_packages(tools):
         return
-    with progress.step("Debian packages"):
+    with progress.step("Debian packages"), services_stay_off():
         ensure_packages(tools, lab.cache.root / "apt", lab.cache.logs / "packages.log")
+
+
+def found_or_not(pattern: str) -> str:
+    """Return a path that a pattern below / finds, or one that is not there."""
+    return str(next(Path("/").glob(pattern), "/nonexistent"))
+
+
+@contextmanager
+def services_stay_off(guard: Path = Path("/usr/sbin/policy-rc.d")) -> Iterator[None]:
+    """Keep Debian from starting the services that it installs meanwhile: invoke-rc.d(8).
+
+    One that stands already is the administrator's, and is left to decide.
+    """
+    if guard.exists():
+        yield
+        return
+    guard.write_text("#!/bin/sh\nexit 101\n")
+    guard.chmod(0o755)
+    try:
+        yield
+    finally:
+        guard.unlink()
 
 
 def fill_catalog(ground: Ground, identity: keystone.Identity) -> None:

@@ -14,7 +14,7 @@ from lab.command import build_environment, capture
 from lab.errors import LabError
 
 PACKAGE = "postgresql"
-PROGRAMS = "/usr/lib/postgresql"
+PROGRAMS = "usr/lib/postgresql/*/bin/postgres"
 USER = "zolder"
 AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 
@@ -36,9 +36,9 @@ def find_programs() -> Path:
 
     :raises LabError: there is none.
     """
-    found = sorted(Path(PROGRAMS).glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    found = sorted(Path("/").glob(PROGRAMS), key=lambda path: float(path.parts[-3]))
     if not found:
-        raise LabError(f"there is no PostgreSQL in {PROGRAMS}; apt-get install {PACKAGE}")
+        raise LabError(f"there is no /{PROGRAMS}; apt-get install {PACKAGE}")
     return found[-1].parent
 
 

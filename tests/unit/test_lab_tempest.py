@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from lab.cloud import cinder, suite
+from lab.cloud.cloud import services_stay_off
 from lab.cloud.ground import PORTS, SECRETS, Ground
 from lab.cloud.outcomes import Outcomes, meaning_of, read_outcomes
 from lab.cloud.service import Services, answers
@@ -193,3 +194,20 @@ def test_the_network_is_empty(services: Services) -> None:
         found = requests.get(f"{url}/security-groups?tenant_id=1", timeout=10).json()
         assert found == {"security_groups": []}
         assert requests.delete(f"{url}/networks/1", timeout=10).ok
+
+
+def test_installed_services_stay_off(tmp_path: Path) -> None:
+    """While packages are installed Debian is told to start nothing, and afterwards nobody is."""
+    guard = tmp_path / "policy-rc.d"
+    with services_stay_off(guard):
+        assert subprocess.run([str(guard), "rabbitmq-server", "start"], check=False).returncode == 101
+    assert not guard.exists()
+
+
+def test_an_administrator_s_policy_is_left(tmp_path: Path) -> None:
+    """One that stands already is neither changed nor removed."""
+    guard = tmp_path / "policy-rc.d"
+    guard.write_text("mine")
+    with services_stay_off(guard):
+        pass
+    assert guard.read_text() == "mine"
