@@ -48,6 +48,9 @@ swift = false
 [compute]
 image_ref = {image}
 image_ref_alt = {image}
+[compute-feature-enabled]
+# What Cinder does of it: retype between such types.
+volume_multiattach = true
 [validation]
 run_validation = false
 [image]
@@ -56,8 +59,8 @@ region = {region}
 region = {region}
 [volume]
 region = {region}
-# Waiting is looking each second; a volume takes less.
 build_timeout = 300
+vendor_name = Zolder
 backend_names = {backends}
 storage_protocol = iSCSI
 manage_volume_ref = source-name,volume-%s
