@@ -16,7 +16,7 @@ from lab.cloud import cinder, glance, keystone
 from lab.cloud.cloud import Cloud
 from lab.cloud.ground import Ground
 from lab.cloud.outcomes import Outcomes, read_outcomes
-from lab.command import build_environment, run_logged
+from lab.command import CONTAINED, build_environment, run_logged
 from lab.errors import LabError
 
 IMAGE_BYTES = 4 * 2**20
@@ -133,7 +133,8 @@ def run_suite(ground: Ground, regex: str, concurrency: int) -> Outcomes:
     words = ["run", "--regex", regex, "--concurrency", str(concurrency)]
     with (ground.logs / "tempest-output.log").open("a") as log:
         process = subprocess.Popen(
-            tempest.command("tempest", *words),
+            # Its workers end with it.
+            [*CONTAINED, *tempest.command("tempest", *words)],
             cwd=work,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
