@@ -59,7 +59,8 @@ region = {region}
 region = {region}
 [volume]
 region = {region}
-build_timeout = 300
+# An emulated SAN on a busy machine takes its time; where something failed Tempest waits for all of this.
+build_timeout = 180
 vendor_name = Zolder
 backend_names = {backends}
 storage_protocol = iSCSI
