@@ -116,6 +116,16 @@ def make(folder: Path, rootfs: Path, log: Path) -> None:
     shutil.rmtree(tree)
 
 
+def configuration(ground: Ground) -> str:
+    """Return the guest's cinder.conf."""
+    return CONFIGURATION.format(
+        broker=broker.url_of(ground, GATEWAY),
+        database=database.url_of(ground, "cinder", GATEWAY),
+        place=PLACE,
+        authentication=keystone.authentication(ground, "cinder", GATEWAY),
+    )
+
+
 def start_backup(ground: Ground, lab: Lab, identity: keystone.Identity) -> None:
     """Bring the service into the guest, start it, and wait until Cinder knows it as up.
 
@@ -123,14 +133,8 @@ def start_backup(ground: Ground, lab: Lab, identity: keystone.Identity) -> None:
     """
     guest = lab.compute
     guest.succeed("tar -C / -x", input=ensure_archive(lab).read_bytes(), timeout_seconds=600)
-    text = CONFIGURATION.format(
-        broker=broker.url_of(ground, GATEWAY),
-        database=database.url_of(ground, "cinder", GATEWAY),
-        place=PLACE,
-        authentication=keystone.authentication(ground, "cinder", GATEWAY),
-    )
     guest.succeed("mkdir -p /etc/cinder /var/lib/cinder/locks /var/lib/cinder/backups")
-    guest.write_file("/etc/cinder/cinder.conf", text.encode(), mode=0o600)
+    guest.write_file("/etc/cinder/cinder.conf", configuration(ground).encode(), mode=0o600)
     command = [f"{PLACE}/bin/cinder-backup", "--config-file", "/etc/cinder/cinder.conf", "--log-file", LOG]
     path = f"--setenv=PATH={PLACE}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     guest.succeed(shlex.join(["systemd-run", "--unit=cinder-backup", path, *command]))

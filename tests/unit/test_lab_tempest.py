@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import json
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from lab.cloud import cinder, suite
+from lab.cloud import backup, cinder, keystone, suite
 from lab.cloud.cloud import services_stay_off
 from lab.cloud.ground import PORTS, SECRETS, Ground
 from lab.cloud.outcomes import Outcomes, meaning_of, read_outcomes
@@ -111,6 +112,23 @@ def test_cinder_gets_two_back_ends_on_two_zpools(ground: Ground) -> None:
     assert {found[name]["volume_driver"] for name in names} == {"zolder.cinder.driver.ZolderDriver"}
     assert found["keystone_authtoken"]["auth_url"] == "http://127.0.0.1:40004/v3"
     assert found["database"]["connection"].endswith("@127.0.0.1:40000/cinder")
+
+
+def test_the_guest_sees_this_machine_at_its_gateway(ground: Ground) -> None:
+    """cinder-backup in the guest asks nobody at its own loopback."""
+    text = backup.configuration(ground)
+    assert "127.0.0.1" not in text
+    assert text.count("@10.0.2.2:") == 2
+    assert "auth_url = http://10.0.2.2:40004/v3" in text
+
+
+def test_keystone_s_keys_are_keys(tmp_path: Path) -> None:
+    """A repository has a staged and a primary key, each of 32 bytes, different and ours alone."""
+    keystone.write_keys(tmp_path / "keys")
+    keys = [(tmp_path / "keys" / name).read_bytes() for name in ("0", "1")]
+    assert [len(base64.urlsafe_b64decode(key)) for key in keys] == [32, 32]
+    assert keys[0] != keys[1]
+    assert stat.S_IMODE((tmp_path / "keys/1").stat().st_mode) == 0o600
 
 
 def test_configuration_is_for_our_eyes(ground: Ground) -> None:
