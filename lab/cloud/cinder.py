@@ -5,6 +5,7 @@ The driver comes from the working tree. Its two back ends are one SAN: LIO on on
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,6 +52,11 @@ ssh_hosts_key_file = {known_hosts}
 periodic_interval = 5
 periodic_fuzzy_delay = 0
 backend_stats_polling_interval = 5
+# Cinder looks into every image's format in a process of its own, and starts it by sudo if not told otherwise.
+[cinder_sys_admin]
+helper_command = {helper} --config-file {etc}/cinder.conf
+[privsep_osbrick]
+helper_command = {helper} --config-file {etc}/cinder.conf
 [database]
 connection = {database}
 [oslo_concurrency]
@@ -95,6 +101,7 @@ class CinderServices:
                     "package": str(self._environment.etc / "cinder"),
                     "enabled": ",".join(backend.name for backend in BACKENDS),
                     "host": "lab",
+                    "helper": shlex.join(self._environment.command("privsep-helper")),
                     "known_hosts": san["known_hosts"],
                 }
             )
