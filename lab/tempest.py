@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 
 from lab.cloud.cloud import EXPECTED, Cloud, running_cloud
 from lab.cloud.suite import prepare_suite, run_suite
@@ -39,18 +40,14 @@ def main(argv: list[str]) -> int:
         signal.signal(number, interrupt)
     started = time.monotonic()
     try:
-        with (
-            Progress("cloud", EXPECTED, lab.cache.root / "timings.json") as progress,
-            running_cloud(
-                lab,
-                folder,
-                progress,
-                native=arguments.threads == "native",
-                backups=not arguments.no_backup,
-            ) as cloud,
-        ):
-            prepare_suite(cloud, manage=arguments.manage, backup=not arguments.no_backup)
-            progress.note(f"all is up; Tempest runs {arguments.regex}")
+        with ExitStack() as stack:
+            with Progress("cloud", EXPECTED, lab.cache.root / "timings.json") as progress:
+                native, backups = arguments.threads == "native", not arguments.no_backup
+                cloud = stack.enter_context(
+                    running_cloud(lab, folder, progress, native=native, backups=backups)
+                )
+                prepare_suite(cloud, manage=arguments.manage, backup=backups)
+            print(f"all is up; Tempest runs {arguments.regex}", flush=True)
             outcomes = run_suite(cloud.ground, arguments.regex, arguments.concurrency)
             if dead := cloud.services.dead():
                 raise LabError(f"ended before the tests did: {', '.join(dead)}; see {folder}/logs")
