@@ -220,6 +220,19 @@ class Storage(Contents):
         """
 
     @abstractmethod
+    def create_snapshots(
+        self, parent: DatasetName, members: tuple[ZvolSnapshot, ...]
+    ) -> Change[tuple[ZvolSnapshot, ...]]:
+        """Snapshot several zvols of one zpool at one moment: all of them or none.
+
+        :param members: each zvol once; their parents are this identity's, and in the zpool of ``parent``.
+        :raises InvalidRequest: there is none, a zvol is named twice, or a parent is in another zpool.
+        :raises AlreadyExists: some of the names are taken: by others, or by what was taken at other moments.
+        :raises NotFound: a zvol is proven absent.
+        :raises NoSpace: a thick zvol's data cannot be reserved a second time.
+        """
+
+    @abstractmethod
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         """Destroy a snapshot; with clones it goes, by ZFS's own deferred destroy, with the last of them.
 
@@ -329,6 +342,21 @@ class Storage(Contents):
 
         Its cost grows with the parent's zvols.
         """
+
+
+def check_members(parent: DatasetName, members: tuple[ZvolSnapshot, ...]) -> None:
+    """Check what is to be snapshotted at one moment.
+
+    :raises InvalidRequest: there is none, a zvol is named twice, or a parent is in another zpool.
+    """
+    zvols = {(member.parent, member.zvol) for member in members}
+    if not 0 < len(zvols) == len(members):
+        message = "snapshots of one moment need at least one zvol, and each once"
+        raise InvalidRequest(message)
+    apart = sorted({str(member.parent) for member in members if member.parent.zpool != parent.zpool})
+    if apart:
+        message = f"ZFS takes snapshots of one moment in one zpool only: {', '.join(apart)} is in another"
+        raise InvalidRequest(message)
 
 
 CONTENTS_METHODS: Final = tuple(sorted(ContentsRequests.__abstractmethods__))

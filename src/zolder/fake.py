@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.fake_contents import FakeContents
-from zolder.fake_exporting import FakeExporting
+from zolder.fake_groups import FakeGroups
 from zolder.fake_state import DEFAULT_BLOCK_SIZE, verb
 from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
@@ -25,7 +25,7 @@ from zolder.names import (
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
-class FakeStorage(FakeExporting, FakeContents):
+class FakeStorage(FakeGroups, FakeContents):
     """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
 
     @verb

@@ -46,6 +46,8 @@ class Snapshot:
     deferred: bool = False
     blocks: Blocks = field(default_factory=dict)
     taken: int = 0
+    # What was taken in one go has this in common, as one transaction group in ZFS (createtxg).
+    moment: object = field(default_factory=object)
 
 
 # It asks the targets and not the zpool.

@@ -54,6 +54,9 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
         "parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own", "volsize_bytes": 64 * MIB,
     },
     "create_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-new"},
+    "create_snapshots": {
+        "parent": PARENT, "members": [{"parent": PARENT, "zvol": "volume-own", "name": "snap-new"}],
+    },
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_snapshots": {"parent": PARENT},
     "list_attachments": {"parent": PARENT},
@@ -94,6 +97,12 @@ def _routes(*changes: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
 def _wanted(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - hostile JSON is any JSON
     """Return what is to be open at once, with something changed in the only entry."""
     return {"wanted": [{**RIGHT["ensure_exports"]["wanted"][0], **changed}]}
+
+
+def _members(*changes: dict[str, Any]) -> dict[str, Any]:
+    """Return what is to be snapshotted at once: ours, and something changed for each change."""
+    right = RIGHT["create_snapshots"]["members"][0]
+    return {"members": [right, *({**right, **change} for change in changes)]}
 
 
 # One thing changed in a request that is right otherwise; each of a volley must be refused.
@@ -238,6 +247,21 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("ensure_exports", {"wanted": [*_wanted()["wanted"], *_wanted(zvol="-rf")["wanted"]]}),
         ),
     ),
+    "snapshot-many-in-other-ways": (
+        INVALID,
+        (
+            ("create_snapshots", {"members": None}),
+            ("create_snapshots", {"members": {}}),
+            ("create_snapshots", {"members": []}),
+            ("create_snapshots", {"members": [None]}),
+            ("create_snapshots", {"members": ["volume-own"]}),
+            ("create_snapshots", _members({})),
+            ("create_snapshots", _members({"name": "snap-2"})),
+            ("create_snapshots", _members({"zvol": "../other/volume-theirs"})),
+            ("create_snapshots", _members({"zvol": "volume-taken", "name": f"zolder-clone-{TAKEN_ID}"})),
+            ("create_snapshots", _members({"zvol": "volume-taken", "options": ["-r"]})),
+        ),
+    ),
     "export-to-what-is-no-initiator": (
         INVALID,
         (
@@ -285,6 +309,17 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
     "delete-an-unmarked-zvol": ("delete_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
     "grow-an-unmarked-zvol": ("grow_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
     "snapshot-an-unmarked-zvol": ("create_snapshot", {"zvol": "foreign"}, NOT_PERMITTED),
+    "snapshot-an-unmarked-zvol-among-many": (
+        "create_snapshots", _members({"zvol": "foreign"}), NOT_PERMITTED
+    ),
+    "snapshot-a-view-among-many": ("create_snapshots", _members({"zvol": VIEW}), NOT_PERMITTED),
+    "snapshot-the-others-zvol-among-many": (
+        "create_snapshots", _members({"parent": OTHER_PARENT, "zvol": "volume-theirs"}), NOT_PERMITTED
+    ),
+    "take-somebody-elses-snapshot-for-one-of-many": (
+        "create_snapshots", {"members": [{"parent": PARENT, "zvol": "volume-own", "name": "autosnap"}]},
+        frozenset({"already_exists"}),
+    ),
     "export-an-unmarked-zvol": ("export_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
     "clone-an-unmarked-zvol": (
         "clone_zvol", {"source": "foreign", "snapshot": None}, NOT_PERMITTED

@@ -48,6 +48,7 @@ def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver]) -> N
         "QoS_support": False,
         "multiattach": True,
         "online_extend_support": True,
+        "consistent_group_snapshot_enabled": True,
     }
 
 

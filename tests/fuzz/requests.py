@@ -107,6 +107,7 @@ class Border:
             assert properties.dedup in {None, "off"}, "a daring property"
             assert properties.sync != "disabled", "a daring property"
             assert properties.checksum != "off", "a daring property"
+        assert all(member.parent == PARENT for member in arguments.get("members", ()))
         assert 0 < arguments.get("volsize_bytes", 1) <= GIB
 
 
@@ -118,7 +119,7 @@ def _check_value(value: Any) -> None:  # noqa: ANN401 - whatever a parameter may
     elif kind == "tuple":
         for item in value:
             _check_value(item)
-    elif kind in {"Route", "Access", "ZvolProperties"}:
+    elif kind in {"Route", "Access", "ZvolProperties", "ZvolSnapshot"}:
         for field in fields(value):
             _check_value(getattr(value, field.name))
     elif kind == "Chap":

@@ -9,8 +9,8 @@ import pytest
 
 from zolder.api import METHODS
 from zolder.errors import InvalidRequest, NotPermitted
-from zolder.model import Route
-from zolder.names import LIO, DatasetName, Identity, Portal, TargetPrefix
+from zolder.model import Route, ZvolSnapshot
+from zolder.names import LIO, DatasetName, Identity, Portal, SnapshotName, TargetPrefix, ZvolName
 from zolder.properties import Checksum, Copies, Dedup, Sync, ZvolProperties
 from zolder.san.policies import PolicyError, load_policy
 from zolder.san.policy import GIB, Policy
@@ -123,6 +123,16 @@ def test_check(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidRequest):
             policy.check("create_zvol", {"parent": parent, **wrong})
+
+
+def test_each_member_of_a_group_is_checked() -> None:
+    """The parent of each zvol that is snapshotted with others has to be listed, not the first alone."""
+    here, there = DatasetName("data/volumes"), DatasetName("data/else")
+    members = [ZvolSnapshot(place, ZvolName("volume-a"), SnapshotName("one")) for place in (here, there)]
+    policy = Policy(LAB, (here,))
+    policy.check("create_snapshots", {"parent": here, "members": members[:1]})
+    with pytest.raises(NotPermitted, match="parent data/else"):
+        policy.check("create_snapshots", {"parent": here, "members": members})
 
 
 def test_a_route_on_record_is_held_to_the_policy() -> None:

@@ -13,12 +13,12 @@ from cinder import interface
 
 from zolder import __version__
 from zolder.cinder.connections import ConnectionVerbs
+from zolder.cinder.groups import GroupVerbs
 from zolder.cinder.images import ImageVerbs
-from zolder.cinder.volumes import VolumeVerbs
 
 
 @interface.volumedriver
-class ZolderDriver(VolumeVerbs, ConnectionVerbs, ImageVerbs):
+class ZolderDriver(GroupVerbs, ConnectionVerbs, ImageVerbs):
     """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI or by NVMe over TCP."""
 
     VERSION = __version__

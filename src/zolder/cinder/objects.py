@@ -34,13 +34,13 @@ class Volume(Protocol):
     id: str
     name_id: str
     name: str
+    # Its back end and pool: CONTROL@BACKEND#POOL.
+    host: str | None
     size: int
     status: str | None
     provider_auth: str | None
     provider_location: str | None
     volume_attachment: Iterable[Attachment] | None
-    # Its back end and pool: CONTROL@BACKEND#POOL.
-    host: str | None
     volume_type_id: str | None
     volume_type: Any  # VolumeType; Cinder loads it from its database when it is asked for
 
@@ -54,3 +54,18 @@ class Snapshot(Protocol):
     volume: Volume
     provider_auth: str | None
     provider_location: str | None
+
+
+class Group(Protocol):
+    """A generic group; its type says whether its snapshots are of one moment."""
+
+    id: str
+    group_type_id: str
+    volumes: Iterable[Volume]
+
+
+class GroupSnapshot(Protocol):
+    """A snapshot of a whole group."""
+
+    id: str
+    group_type_id: str

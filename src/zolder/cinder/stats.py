@@ -63,6 +63,8 @@ def _stats(settings: Settings, pools: Mapping[DatasetName, dict[str, Any]], *, u
         # Each initiator of a volume is opened and closed by itself, and the SAN's record says who is left.
         "multiattach": True,
         "online_extend_support": True,
+        # A group's volumes are snapshotted at one moment (zolder.cinder.groups).
+        "consistent_group_snapshot_enabled": True,
     }
     nvme = settings.route.exporter == NVMET
     return {

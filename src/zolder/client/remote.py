@@ -156,6 +156,11 @@ class RemoteStorage(Storage):
     ) -> Change[ZvolSnapshot]:
         return self._ask(Storage.create_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
 
+    def create_snapshots(
+        self, parent: DatasetName, members: tuple[ZvolSnapshot, ...]
+    ) -> Change[tuple[ZvolSnapshot, ...]]:
+        return self._ask(Storage.create_snapshots, parent=parent, members=members)
+
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         return self._ask(Storage.delete_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
 

@@ -34,7 +34,7 @@ PERMISSIONS: Final = (
         "mount", below=True, requests="delete_zvol, delete_snapshot: the kernel wants it with destroy"
     ),
     Permission("destroy", below=True, requests="delete_zvol, delete_snapshot, and undoing what failed"),
-    Permission("snapshot", below=True, requests="create_snapshot, clone_zvol of a zvol"),
+    Permission("snapshot", below=True, requests="create_snapshot, create_snapshots, clone_zvol of a zvol"),
     Permission("clone", below=True, requests="clone_zvol"),
     Permission("volsize", below=True, requests="grow_zvol, clone_zvol to a larger size"),
     Permission("refreservation", below=True, requests="create_zvol, clone_zvol, grow_zvol of thick ones"),

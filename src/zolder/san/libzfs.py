@@ -54,6 +54,7 @@ PROPERTIES: Final = (
     "refreservation",
     "origin",
     "defer_destroy",
+    "createtxg",
     "guid",
     "createtxg",
     "used",

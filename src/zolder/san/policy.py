@@ -54,6 +54,8 @@ class Policy:
             message = f"identity {self.identity} is {self.role} in this SAN's policy: it may not {method}"
             raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
+        if "members" in arguments:
+            self._check_listed("parent", [member.parent for member in arguments["members"]], self.parents)
         if "adopt_from" in arguments:
             self._check_listed("place to adopt from", [arguments["adopt_from"]], self.adopt_from)
         if "route" in arguments:
