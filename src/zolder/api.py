@@ -21,6 +21,8 @@ from zolder.model import (
     Change,
     Chap,
     Export,
+    FoundSnapshot,
+    FoundZvol,
     PoolFigures,
     PutAside,
     Refusal,
@@ -245,6 +247,71 @@ class Storage(Contents):
     @abstractmethod
     def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
         """Return all snapshots that clients asked for, sorted. Its cost grows with all snapshots."""
+
+    @abstractmethod
+    def find_zvol(self, parent: DatasetName, zvol: ZvolName) -> FoundZvol | None:
+        """Return what there is under a zvol's name, whoever made it; null where that is proven absent."""
+
+    @abstractmethod
+    def list_found_zvols(self, parent: DatasetName) -> tuple[FoundZvol, ...]:
+        """Return all zvols directly below a parent, whoever made them, sorted. Its cost grows with them."""
+
+    @abstractmethod
+    def adopt_zvol(
+        self,
+        parent: DatasetName,
+        source: ZvolName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        former: VolumeId | None,
+        volsize_bytes: int,
+    ) -> Change[Zvol]:
+        """Make a zvol that others made one of ours: rename it, grow it to the size, and then mark it.
+
+        :param former: the mark that it bears and is to lose; null of one without a mark.
+        :param volsize_bytes: at least what it has, a multiple of 1 MiB.
+        :raises NotPermitted: the policy does not let this identity adopt there, it bears another mark than
+            ``former``, or it is the agent's own.
+        :raises NotFound: it is proven absent.
+        :raises AlreadyExists: the new name is taken.
+        :raises Busy: it is exported, or a process holds it; the holders are named.
+        :raises InvalidRequest: it would shrink.
+        :raises NoSpace: a thick zvol's growth does not fit; the zvol is as it was.
+        """
+
+    @abstractmethod
+    def release_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
+        """Close a zvol to everybody and take our mark from it; it keeps its name and its data.
+
+        One that is proven absent, or bears no mark, changes nothing.
+
+        :raises Busy: it has snapshots that clients asked for.
+        """
+
+    @abstractmethod
+    def list_found_snapshots(self, parent: DatasetName, zvol: ZvolName | None) -> tuple[FoundSnapshot, ...]:
+        """Return all snapshots of a zvol of ours, or of all of them, whoever took them, sorted.
+
+        The agent's own are left out.
+
+        :raises NotFound: the zvol is proven absent.
+        """
+
+    @abstractmethod
+    def adopt_snapshot(
+        self, parent: DatasetName, zvol: ZvolName, source: SnapshotName, snapshot: SnapshotName
+    ) -> Change[ZvolSnapshot]:
+        """Make a snapshot that others took one that a client asked for: rename it and then mark it.
+
+        :raises NotPermitted: the policy does not let this identity adopt there, or it is a client's already.
+        :raises NotFound: the zvol or the snapshot is proven absent.
+        :raises AlreadyExists: the new name is taken.
+        """
+
+    @abstractmethod
+    def release_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
+        """Take our mark from a snapshot, which keeps its name; absent or without a mark changes nothing."""
 
     @abstractmethod
     def export_zvol(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
+from zolder.fake_adoption import FakeAdoption
 from zolder.fake_contents import FakeContents
-from zolder.fake_groups import FakeGroups
 from zolder.fake_state import DEFAULT_BLOCK_SIZE, verb
 from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
@@ -25,7 +25,7 @@ from zolder.names import (
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
-class FakeStorage(FakeGroups, FakeContents):
+class FakeStorage(FakeAdoption, FakeContents):
     """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
 
     @verb

@@ -21,7 +21,7 @@ from zolder.errors import (
 )
 from zolder.fake_exports import FakeExports
 from zolder.model import Zvol
-from zolder.names import DatasetName, ZvolName, put_aside_name, zvol_dataset
+from zolder.names import DatasetName, VolumeId, ZvolName, put_aside_name, zvol_dataset
 from zolder.properties import BlockSize
 
 P = ParamSpec("P")
@@ -31,6 +31,7 @@ TIB: Final = 2**40
 BLOCK_BYTES: Final = 4096
 # What OpenZFS takes by itself since 2.2.
 DEFAULT_BLOCK_SIZE: Final = BlockSize("16k")
+NO_VOLUME: Final = VolumeId("00000000-0000-0000-0000-000000000000")
 
 
 # What is written, by the block's number; the rest is zeros.
@@ -91,15 +92,19 @@ class FakeState(Storage):
         self._guid = 0
         self._before_revert: set[str] = set()
         self._taken = 0
-        self._foreign: set[str] = set()
+        # What bears no mark; the volume's id means nothing.
+        self._foreign: dict[str, Zvol] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._exports = FakeExports()
         self._views: dict[str, str] = {}
         self.imported = True
 
-    def plant_foreign_zvol(self, parent: DatasetName, zvol: ZvolName) -> None:
+    def plant_foreign_zvol(
+        self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int = 16 * 2**20
+    ) -> None:
         """Put there what Zolder did not make."""
-        self._foreign.add(zvol_dataset(parent, zvol))
+        self._foreign[zvol_dataset(parent, zvol)] = Zvol(parent, zvol, NO_VOLUME, volsize_bytes, sparse=True)
+        self._blocks[zvol_dataset(parent, zvol)] = {}
 
     def plant_foreign_snapshot(self, parent: DatasetName, zvol: ZvolName, name: str) -> None:
         """Take a snapshot as an administrator would."""
@@ -142,9 +147,8 @@ class FakeState(Storage):
         return Snapshot(zvol.volsize_bytes, blocks=dict(blocks), taken=self._taken)
 
     def _available(self, parent: DatasetName) -> int:
-        thick = (
-            zvol.volsize_bytes for zvol in self._zvols.values() if zvol.parent == parent and not zvol.sparse
-        )
+        every = (*self._zvols.values(), *self._foreign.values())
+        thick = (zvol.volsize_bytes for zvol in every if zvol.parent == parent and not zvol.sparse)
         return self._capacity_bytes - sum(thick)
 
     def _reserve(self, zvol: Zvol, needed_bytes: int) -> None:
@@ -154,8 +158,8 @@ class FakeState(Storage):
             raise NoSpace(message, needed_bytes=needed_bytes, available_bytes=available)
 
     def _clones(self, snapshot: str) -> list[str]:
-        each = {**self._zvols, **self._aside}
-        clones = [dataset for dataset, zvol in each.items() if zvol.origin == snapshot]
+        every = {**self._foreign, **self._zvols, **self._aside}
+        clones = [dataset for dataset, zvol in every.items() if zvol.origin == snapshot]
         return sorted(clones + [view for view, origin in self._views.items() if origin == snapshot])
 
     def _own_snapshots(self, dataset: str) -> list[str]:

@@ -78,6 +78,33 @@ class PutAside:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundZvol:
+    """A zvol directly below a parent, whoever made it.
+
+    ``volume_id`` is the mark that it bears, ``obstacle`` why it cannot be adopted. ``name`` is as ZFS has it,
+    perhaps with characters that no request can carry.
+    """
+
+    parent: DatasetName
+    name: str
+    volsize_bytes: int
+    volume_id: VolumeId | None = None
+    obstacle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSnapshot:
+    """A snapshot of a zvol of ours, whoever took it. ``managed`` says that a client asked for it."""
+
+    parent: DatasetName
+    zvol: ZvolName
+    name: str
+    volsize_bytes: int
+    managed: bool
+    obstacle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolFigures:
     """Space below one parent.
 

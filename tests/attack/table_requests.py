@@ -59,6 +59,18 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     },
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_snapshots": {"parent": PARENT},
+    "find_zvol": {"parent": PARENT, "zvol": "foreign"},
+    "list_found_zvols": {"parent": PARENT},
+    "list_found_snapshots": {"parent": PARENT, "zvol": None},
+    "adopt_zvol": {
+        "parent": PARENT, "source": "foreign", "zvol": "volume-new", "volume_id": FRESH_ID, "former": None,
+        "volsize_bytes": 64 * MIB,
+    },
+    "release_zvol": {"parent": PARENT, "zvol": "volume-own"},
+    "adopt_snapshot": {
+        "parent": PARENT, "zvol": "volume-own", "source": "autosnap", "snapshot": "snap-new",
+    },
+    "release_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_attachments": {"parent": PARENT},
     "list_views": {"parent": PARENT},
     "list_put_aside": {"parent": PARENT},
@@ -247,6 +259,22 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("ensure_exports", {"wanted": [*_wanted()["wanted"], *_wanted(zvol="-rf")["wanted"]]}),
         ),
     ),
+    "adopt-and-release-by-other-names": (
+        INVALID,
+        (
+            ("adopt_zvol", {"source": "../other/volume-theirs"}),
+            ("adopt_zvol", {"source": f"{OTHER_PARENT}/volume-theirs"}),
+            ("adopt_zvol", {"source": "foreign@kept"}),
+            ("adopt_zvol", {"zvol": "-f"}),
+            ("adopt_zvol", {"former": "none"}),
+            ("adopt_zvol", {"adopt_from": OTHER_PARENT}),
+            ("adopt_snapshot", {"source": f"zolder-clone-{TAKEN_ID}"}),
+            ("adopt_snapshot", {"snapshot": "../x"}),
+            ("release_zvol", {"zvol": "-r"}),
+            ("release_snapshot", {"snapshot": f"zolder-clone-{TAKEN_ID}"}),
+            ("list_found_snapshots", {"zvol": ""}),
+        ),
+    ),
     "snapshot-many-in-other-ways": (
         INVALID,
         (
@@ -319,6 +347,26 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
     "take-somebody-elses-snapshot-for-one-of-many": (
         "create_snapshots", {"members": [{"parent": PARENT, "zvol": "volume-own", "name": "autosnap"}]},
         frozenset({"already_exists"}),
+    ),
+    # Its policy does not let this identity adopt.
+    "adopt-an-unmarked-zvol": ("adopt_zvol", {}, NOT_PERMITTED),
+    "adopt-an-unmarked-zvol-in-place": (
+        "adopt_zvol", {"zvol": "foreign", "volsize_bytes": 16 * MIB}, NOT_PERMITTED
+    ),
+    "adopt-a-file-system": ("adopt_zvol", {"source": "files"}, NOT_PERMITTED),
+    "adopt-a-received-copy": ("adopt_zvol", {"source": "received"}, NOT_PERMITTED),
+    "adopt-a-view": ("adopt_zvol", {"source": VIEW}, NOT_PERMITTED),
+    "adopt-somebody-elses-snapshot": ("adopt_snapshot", {}, NOT_PERMITTED),
+    "release-an-unmarked-zvol": ("release_zvol", {"zvol": "foreign"}, UNCHANGED),
+    "release-a-file-system": ("release_zvol", {"zvol": "files"}, UNCHANGED),
+    "release-a-received-copy": ("release_zvol", {"zvol": "received"}, UNCHANGED),
+    "release-a-view": ("release_zvol", {"zvol": VIEW}, UNCHANGED),
+    "release-somebody-elses-snapshot": ("release_snapshot", {"snapshot": "autosnap"}, UNCHANGED),
+    "release-the-snapshot-of-an-unmarked-zvol": (
+        "release_snapshot", {"zvol": "foreign", "snapshot": "kept"}, UNCHANGED
+    ),
+    "look-for-snapshots-of-an-unmarked-zvol": (
+        "list_found_snapshots", {"zvol": "foreign"}, NOT_PERMITTED
     ),
     "export-an-unmarked-zvol": ("export_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
     "clone-an-unmarked-zvol": (

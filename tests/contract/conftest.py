@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.ground import CAPACITY_BYTES, PARENT, PREPARE_ZFS, prepare_fake
+from tests.contract.ground import CAPACITY_BYTES, LET_ADOPT, PARENT, PREPARE_ZFS, prepare_fake
 from tests.support.san import connected
 from tests.support.sshd import running_sshd
 from zolder.api import Storage
@@ -52,7 +52,7 @@ def lab_storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
     """A client and the agent of the lab's SAN, on real ZFS and real LIO."""
     lab = request.getfixturevalue("lab")
     lab.reset()
-    lab.san.succeed(f"set -e\n{PREPARE_ZFS}")
+    lab.san.succeed(f"set -e\n{PREPARE_ZFS}\n{LET_ADOPT}")
     with connected(lab, deadline_seconds=DEADLINE_SECONDS) as storage:
         yield storage
 

@@ -60,6 +60,9 @@ def prepare_fake(storage: FakeStorage) -> None:
     storage.plant_foreign_snapshot(PARENT, PLANTED, AUTOSNAP)
 
 
+# On the lab's SAN, as its administrator would: let its identity adopt below the first parent.
+LET_ADOPT: Final = f"""sed -i '/^.identity.lab.$/a adopt_from = ["{PARENT}"]' /etc/zolder/san.toml"""
+
 # The same on real ZFS, as an administrator would type it.
 PREPARE_ZFS: Final = f"""
 zfs create -s -V {PLANTED_BYTES} {PARENT}/{FOREIGN}

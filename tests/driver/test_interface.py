@@ -89,6 +89,6 @@ def test_the_managers_own_calls_bind() -> None:
 
 def test_what_the_driver_does_not_do_it_does_not_pretend() -> None:
     """A stub that lies loses data: what is not overridden is Cinder's own honest default."""
-    for name in ("migrate_volume", "manage_existing", "failover_host"):
+    for name in ("migrate_volume", "failover_host"):
         assert name not in OWN
     assert ZolderDriver.SUPPORTS_ACTIVE_ACTIVE is False

@@ -33,6 +33,9 @@ WRITER: Final = Policy(Identity("lab"), (PARENT,), PORTALS, (PREFIX,), max_volum
 READER: Final = Policy(Identity("reader"), (PARENT,), role="read-only")
 # Written out: the policy decides by how a method's name begins.
 _LOOKING: Final = {
+    "find_zvol",
+    "list_found_snapshots",
+    "list_found_zvols",
     "get_figures",
     "get_zvol",
     "list_attachments",
@@ -97,6 +100,7 @@ class Border:
         for value in arguments.values():
             _check_value(value)
         assert arguments["parent"] == PARENT
+        assert not method.startswith("adopt"), "its policy names no place to adopt from"
         if "route" in arguments:
             route = arguments["route"]
             assert set(route.portals) == set(PORTALS)

@@ -61,7 +61,8 @@ def number_in(lab: Lab, dataset: str) -> int:
     """Return the number at the beginning of a zvol."""
     node = f"/dev/zvol/{dataset}"
     lab.san.wait_until(f"test -e {node}", 20, node)
-    return int(lab.san.succeed(f"dd if={node} bs=4096 count=1 iflag=direct status=none | xxd -p -l 8"), 16)
+    text = lab.san.succeed(f"dd if={node} bs=4096 count=1 iflag=direct status=none | od -An -tx1 -N8")
+    return int(text.replace(" ", ""), 16)
 
 
 def moments(lab: Lab, members: tuple[ZvolSnapshot, ...]) -> list[str]:

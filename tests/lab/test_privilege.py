@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, OTHER_PARENT, PARENT, ROUTE
+from tests.contract.ground import INITIATOR, LET_ADOPT, MIB, OTHER_PARENT, PARENT, ROUTE
 from tests.contract.test_properties import FAST
 from tests.support.san import connected, ssh_target
 from tests.support.waiting import wait_until
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lab import Lab
 
 A, B, CLONE = ZvolName("volume-a"), ZvolName("volume-b"), ZvolName("volume-clone")
-SNAPSHOT = SnapshotName("snapshot-a")
+ADOPTED = ZvolName("volume-adopted")
+SNAPSHOT, ADOPTED_SNAPSHOT = SnapshotName("snapshot-a"), SnapshotName("snapshot-adopted")
 # capabilities(7): CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE and CAP_SYS_ADMIN.
 HELPER_CAPABILITIES: Final = 1 << 2 | 1 << 19 | 1 << 21
 # What systemd-analyze calls "OK", and what the helper has: a change for the worse needs a reason.
@@ -35,8 +36,9 @@ MOST_EXPOSURE: Final = 2.6
 
 @pytest.fixture(scope="module", autouse=True)
 def pristine(lab: Lab) -> None:
-    """A SAN that nobody has used."""
+    """A SAN that nobody has used, whose identity may adopt."""
     lab.reset()
+    lab.san.succeed(LET_ADOPT)
 
 
 @pytest.fixture
@@ -77,6 +79,16 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         properties = ZvolProperties(**{name: KINDS[name](value)})  # type: ignore[arg-type]  # each its own kind
         return storage.set_zvol_properties(PARENT, A, sparse=True, properties=properties, volblocksize=None)
 
+    def adopt() -> object:
+        storage.release_zvol(PARENT, B)
+        return storage.adopt_zvol(
+            PARENT, B, ADOPTED, volume_id=VolumeId(str(uuid.uuid4())), former=None, volsize_bytes=MIB
+        )
+
+    def adopt_snapshot() -> object:
+        storage.release_snapshot(PARENT, A, SNAPSHOT)
+        return storage.adopt_snapshot(PARENT, A, SNAPSHOT, ADOPTED_SNAPSHOT)
+
     return {
         "create": lambda: create(A, sparse=True),
         "create thick": lambda: create(B, sparse=False),
@@ -84,12 +96,14 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         "clone": clone,
         **{f"set {name}": functools.partial(give, name, value) for name, value in given(FAST).items()},
         "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
+        "adopt": adopt,
+        "adopt snapshot": adopt_snapshot,
         "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
         "revert": revert,
         "copy": copy,
         "revert past the copy": revert,
         "put aside": lambda: storage.delete_zvol(PARENT, CLONE),
-        "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, SNAPSHOT),
+        "delete snapshot": lambda: storage.delete_snapshot(PARENT, A, ADOPTED_SNAPSHOT),
         "delete": lambda: storage.delete_zvol(PARENT, A),
     }
 
@@ -104,11 +118,12 @@ FIRST_REFUSED: Final = {
     ("clone", True): "clone",
     **{(name, True): f"set {name}" for name in KINDS},
     ("volsize", True): "grow",
-    ("mount", True): "delete clone",
+    ("rename", True): "adopt",
+    ("create", True): "adopt snapshot",
+    ("mount", True): "adopt",
     ("destroy", True): "delete clone",
     ("rollback", True): "revert",
     ("promote", True): "revert past the copy",
-    ("rename", True): "revert past the copy",
 }
 
 
@@ -147,6 +162,34 @@ def test_all_of_them_are_enough(storage: RemoteStorage) -> None:
     """With the whole set each request passes."""
     for step in steps(storage).values():
         step()
+
+
+def test_what_rename_lets_a_taken_agent_do(lab: Lab) -> None:
+    """It can rename what is below a parent, within it and into another; neither out of both, nor a parent."""
+    lab.san.succeed(
+        f"zfs create -s -V 1M {PARENT}/theirs && zfs create -o mountpoint=none {PARENT}/files"
+        " && zfs create -s -V 1M data/outside"
+    )
+
+    def tries(command: str) -> bool:
+        return lab.san.run(f"runuser -u {USER} -- zfs {command}").exit_status == 0
+
+    assert tries(f"rename {PARENT}/theirs {PARENT}/renamed")
+    assert tries(f"rename {PARENT}/renamed {OTHER_PARENT}/moved")
+    assert tries(f"rename {OTHER_PARENT}/moved {PARENT}/theirs")
+    assert tries(f"create -s -V 1M {PARENT}/files/below")
+    for command in (
+        f"rename {PARENT}/theirs data/theirs",
+        f"rename data/outside {PARENT}/inside",
+        f"rename {PARENT} data/elsewhere",
+        f"rename {PARENT} {OTHER_PARENT}/elsewhere",
+        "create -s -V 1M data/more",
+        "create -s -V 1M data/outside/more",
+    ):
+        assert not tries(command), command
+    lab.san.succeed(
+        f"zfs destroy -r {PARENT}/files && zfs destroy {PARENT}/theirs && zfs destroy data/outside"
+    )
 
 
 def test_who_runs_as_what(lab: Lab, storage: RemoteStorage) -> None:

@@ -24,7 +24,9 @@ def nobody(request: Request, outcome: str, seconds: float) -> None:
 def main() -> int:
     """Serve until standard input ends."""
     portals = tuple(portal for route, *_ in ROUTES.values() for portal in route.portals)
-    policy = Policy(Identity("lab"), parents=(PARENT,), portals=portals, target_prefixes=(PREFIX,))
+    policy = Policy(
+        Identity("lab"), parents=(PARENT,), portals=portals, target_prefixes=(PREFIX,), adopt_from=(PARENT,)
+    )
     storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())

@@ -156,7 +156,7 @@ def test_a_parent_that_is_not_there(san: CheckedSan) -> None:
 
 def test_delegation(san: CheckedSan) -> None:
     """What the agent's user lacks is a failure, what it has beyond its needs a warning."""
-    san.answers[ALLOW] = permissions().replace("create,", "")
+    san.answers[ALLOW] = permissions().replace("create,", "", 1)
     (found,) = not_ok(list(check_parents(san.anew())))
     assert (found.level, found.message.partition(":")[0]) == ("failure", "zolder lacks create (on it)")
     assert found.remedy.startswith("sudo zfs allow -l -u zolder ")

@@ -33,12 +33,10 @@ BELOW = (
 )
 RECORDED = f"""\
 ---- Permissions on data/volumes -------------------------------------
-Local permissions:
-\tuser zolder create
 Descendent permissions:
 \tuser zolder {",".join(sorted(BELOW))}
 Local+Descendent permissions:
-\tuser zolder mount
+\tuser zolder create,mount
 """
 NOTHING = list(PERMISSIONS)
 
@@ -81,19 +79,19 @@ def test_each_one_is_missed(permission: Permission) -> None:
 @pytest.mark.parametrize(
     ("heading", "beyond"),
     [
-        ("Local permissions:", ["send (on it)"]),
-        ("Descendent permissions:", ["send (below)"]),
-        ("Local+Descendent permissions:", ["send (below)", "send (on it)"]),
+        ("Local permissions:", ["hold (on it)"]),
+        ("Descendent permissions:", ["hold (below)"]),
+        ("Local+Descendent permissions:", ["hold (below)", "hold (on it)"]),
     ],
 )
 def test_superfluous(heading: str, beyond: list[str]) -> None:
     """What was given beyond the needs is named with its place."""
-    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder send")) == beyond
+    assert superfluous(PARENT, RECORDED + section(PARENT, heading, "user zolder hold")) == beyond
 
 
 def test_destroy_of_the_parent() -> None:
     """What is needed below is too much on the parent itself."""
-    text = RECORDED.replace("user zolder create\n", "user zolder create,destroy\n")
+    text = RECORDED.replace("user zolder create,mount\n", "user zolder create,destroy,mount\n")
     assert superfluous(PARENT, text) == ["destroy (on it)"]
     assert missing(PARENT, text) == []
 
@@ -102,8 +100,8 @@ def test_inherited() -> None:
     """What an ancestor gives below itself holds for the parent, too; what it gives on itself does not."""
     for heading in ("Descendent permissions:", "Local+Descendent permissions:"):
         inherited = section("data", heading, "user zolder create,hold")
-        assert superfluous(PARENT, RECORDED + inherited) == ["create (below)", "hold (below)", "hold (on it)"]
-        assert [item.name for item in NOTHING if item not in missing(PARENT, inherited)] == ["create"]
+        assert superfluous(PARENT, RECORDED + inherited) == ["hold (below)", "hold (on it)"]
+        assert [item.name for item in NOTHING if item not in missing(PARENT, inherited)] == ["create"] * 2
     own = section("data", "Local permissions:", "user zolder create,hold")
     assert superfluous(PARENT, RECORDED + own) == []
     assert missing(PARENT, own) == NOTHING
@@ -197,7 +195,7 @@ def test_commands() -> None:
                 (
                     "mount,destroy,snapshot,clone,volsize,refreservation",
                     *KINDS,
-                    "rollback,rename,promote,userprop",
+                    "rollback,rename,create,promote,userprop",
                 )
             ),
             "data/volumes",

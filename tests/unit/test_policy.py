@@ -154,10 +154,13 @@ def test_a_reader_changes_nothing() -> None:
             policy.check(method, {"parent": policy.parents[0]})
             allowed.append(method)
     assert allowed == [
+        "find_zvol",
         "get_figures",
         "get_zvol",
         "list_attachments",
         "list_exports",
+        "list_found_snapshots",
+        "list_found_zvols",
         "list_put_aside",
         "list_snapshots",
         "list_views",
@@ -232,29 +235,29 @@ def test_roles_that_change_no_volume(role: str) -> None:
     """A role for monitoring or for a replica may look, and change nothing that there is today."""
     policy = Policy(LAB, (DatasetName("data/volumes"),), role=role)
     for method in METHODS:
-        if not method.startswith(("get_", "list_")):
+        if not method.startswith(("find_", "get_", "list_")):
             with pytest.raises(NotPermitted, match=f"is {role} in this SAN's policy"):
                 policy.check(method, {"parent": policy.parents[0]})
 
 
-@pytest.mark.parametrize("place", ["data/other", "data/other/below", "data", "fast/old"])
-def test_nobody_adopts_what_is_anothers(tmp_path: Path, place: str) -> None:
-    """A place to adopt from is apart from other identities' parents and places, and is checked by name."""
-    other = '[identity.other]\nrole = "read-only"\nparents = ["data/other"]\nadopt_from = ["fast/old"]\n'
-    path = write(tmp_path, f'{GOOD}adopt_from = ["{place}"]\n{other}')
-    with pytest.raises(PolicyError, match="part them"):
-        load_policy(LAB, path, owner=os.getuid())
-    path = write(tmp_path, f'{GOOD}adopt_from = ["data/old"]\n{other}')
-    policy = load_policy(LAB, path, owner=os.getuid())
-    policy.check("adopt_zvol", {"parent": policy.parents[0], "adopt_from": DatasetName("data/old")})
-    with pytest.raises(NotPermitted, match="place to adopt from"):
-        policy.check("adopt_zvol", {"parent": policy.parents[0], "adopt_from": DatasetName(place)})
+def test_who_may_adopt(tmp_path: Path) -> None:
+    """What others made is adopted only below a parent that the policy lists for that by itself."""
+    adopting = ("adopt_snapshot", "adopt_zvol")
+    assert tuple(method for method in METHODS if method.startswith("adopt")) == adopting
+    bare = load_policy(LAB, write(tmp_path, GOOD), owner=os.getuid())
+    policy = load_policy(LAB, write(tmp_path, f'{GOOD}adopt_from = ["data/volumes"]\n'), owner=os.getuid())
+    for method in adopting:
+        policy.check(method, {"parent": DatasetName("data/volumes")})
+        for refused, parent in ((policy, "fast/volumes"), (bare, "data/volumes")):
+            with pytest.raises(NotPermitted, match=f"place to adopt from {parent} is not among those"):
+                refused.check(method, {"parent": DatasetName(parent)})
 
 
-def test_a_parent_is_no_place_to_adopt_from(tmp_path: Path) -> None:
-    """What lies below a parent is there already; the line is named."""
-    path = write(tmp_path, GOOD + 'adopt_from = ["data/volumes"]\n')
-    with pytest.raises(PolicyError, match=r"line \d+: .*adopt_from: data/volumes is a parent already"):
+@pytest.mark.parametrize("place", ["data/other", "data/volumes/below", "data"])
+def test_a_place_to_adopt_from_is_a_parent(tmp_path: Path, place: str) -> None:
+    """Any other dataset is refused, and the line is named."""
+    path = write(tmp_path, f'{GOOD}adopt_from = ["{place}"]\n')
+    with pytest.raises(PolicyError, match=rf"line \d+: .*adopt_from: {place} is not among the parents"):
         load_policy(LAB, path, owner=os.getuid())
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from cinder import interface
 
 from zolder import __version__
+from zolder.cinder.adoption import AdoptionVerbs
 from zolder.cinder.connections import ConnectionVerbs
-from zolder.cinder.groups import GroupVerbs
 from zolder.cinder.images import ImageVerbs
 
 
 @interface.volumedriver
-class ZolderDriver(GroupVerbs, ConnectionVerbs, ImageVerbs):
+class ZolderDriver(AdoptionVerbs, ConnectionVerbs, ImageVerbs):
     """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI or by NVMe over TCP."""
 
     VERSION = __version__

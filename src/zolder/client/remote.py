@@ -25,6 +25,8 @@ from zolder.model import (
     Change,
     Chap,
     Export,
+    FoundSnapshot,
+    FoundZvol,
     PoolFigures,
     PutAside,
     Refusal,
@@ -166,6 +168,46 @@ class RemoteStorage(Storage):
 
     def list_snapshots(self, parent: DatasetName) -> tuple[ZvolSnapshot, ...]:
         return self._ask(Storage.list_snapshots, parent=parent)
+
+    def find_zvol(self, parent: DatasetName, zvol: ZvolName) -> FoundZvol | None:
+        return self._ask(Storage.find_zvol, parent=parent, zvol=zvol)
+
+    def list_found_zvols(self, parent: DatasetName) -> tuple[FoundZvol, ...]:
+        return self._ask(Storage.list_found_zvols, parent=parent)
+
+    def adopt_zvol(
+        self,
+        parent: DatasetName,
+        source: ZvolName,
+        zvol: ZvolName,
+        *,
+        volume_id: VolumeId,
+        former: VolumeId | None,
+        volsize_bytes: int,
+    ) -> Change[Zvol]:
+        return self._ask(
+            Storage.adopt_zvol,
+            parent=parent,
+            source=source,
+            zvol=zvol,
+            volume_id=volume_id,
+            former=former,
+            volsize_bytes=volsize_bytes,
+        )
+
+    def release_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
+        return self._ask(Storage.release_zvol, parent=parent, zvol=zvol)
+
+    def list_found_snapshots(self, parent: DatasetName, zvol: ZvolName | None) -> tuple[FoundSnapshot, ...]:
+        return self._ask(Storage.list_found_snapshots, parent=parent, zvol=zvol)
+
+    def adopt_snapshot(
+        self, parent: DatasetName, zvol: ZvolName, source: SnapshotName, snapshot: SnapshotName
+    ) -> Change[ZvolSnapshot]:
+        return self._ask(Storage.adopt_snapshot, parent=parent, zvol=zvol, source=source, snapshot=snapshot)
+
+    def release_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
+        return self._ask(Storage.release_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)
 
     def export_zvol(
         self,

@@ -31,7 +31,9 @@ PERMISSIONS: Final = (
     Permission("create", below=False, requests="create_zvol, clone_zvol"),
     Permission("mount", below=False, requests="create_zvol, clone_zvol: the kernel wants it with create"),
     Permission(
-        "mount", below=True, requests="delete_zvol, delete_snapshot: the kernel wants it with destroy"
+        "mount",
+        below=True,
+        requests="delete_zvol, delete_snapshot, adopt_zvol: the kernel wants it with destroy and rename",
     ),
     Permission("destroy", below=True, requests="delete_zvol, delete_snapshot, and undoing what failed"),
     Permission("snapshot", below=True, requests="create_snapshot, create_snapshots, clone_zvol of a zvol"),
@@ -45,7 +47,8 @@ PERMISSIONS: Final = (
     Permission(
         "rollback", below=True, requests="revert_zvol; delete_zvol: what is put aside keeps its snapshots"
     ),
-    Permission("rename", below=True, requests="delete_zvol, revert_zvol: what is put aside leaves its name"),
+    Permission("rename", below=True, requests="delete_zvol, revert_zvol, adopt_zvol, adopt_snapshot"),
+    Permission("create", below=True, requests="adopt_snapshot: the kernel wants it with rename"),
     Permission("promote", below=True, requests="revert_zvol: older snapshots move along"),
     Permission(
         "userprop",

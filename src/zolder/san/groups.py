@@ -16,7 +16,7 @@ from zolder.api import check_members
 from zolder.errors import AlreadyExists, NotFound
 from zolder.model import Change, ZvolSnapshot
 from zolder.names import DatasetName, snapshot_dataset, zvol_dataset
-from zolder.san.exporting import ZfsExports
+from zolder.san.counting import ZfsCounting
 from zolder.san.libzfs import SNAPSHOT_MARK
 from zolder.san.lzc import ZfsError
 from zolder.san.zpool import Zpool, is_deferred, local, number
@@ -26,7 +26,7 @@ from zolder.san.zvols import owner_of
 _GROUP: Final = "group"
 
 
-class ZfsGroups(ZfsExports):
+class ZfsGroups(ZfsCounting):
     """What one operation may do to several zvols at once; zolder.san.storage adds the rest."""
 
     def create_snapshots(
@@ -37,7 +37,8 @@ class ZfsGroups(ZfsExports):
         try:
             return self._create_snapshots(parent, members)
         except NotFound:
-            if not any([self.settle(member.parent, member.zvol) for member in members]):
+            settled = [self.settle(member.parent, member.zvol) for member in members]
+            if not any(settled):
                 raise
         return self._create_snapshots(parent, members)
 

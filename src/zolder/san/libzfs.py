@@ -55,6 +55,8 @@ PROPERTIES: Final = (
     "origin",
     "defer_destroy",
     "createtxg",
+    "volmode",
+    "snapdev",
     "guid",
     "createtxg",
     "used",

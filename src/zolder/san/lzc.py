@@ -86,7 +86,7 @@ class ZfsLibrary:
         self._check(self._lib.lzc_rollback_to(dataset.encode(), snapshot.encode()), dataset)
 
     def rename(self, dataset: str, new_name: str) -> None:
-        """Rename a zvol within its zpool; its clones' origins follow."""
+        """Rename a zvol within its zpool, or a snapshot within its zvol; clones and open devices follow."""
         self._check(self._lib.lzc_rename(dataset.encode(), new_name.encode()), dataset)
 
     def promote(self, clone: str) -> None:

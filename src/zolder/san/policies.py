@@ -177,8 +177,8 @@ class _Table:
         except InvalidRequest as err:
             raise self._error(None, err.message) from err
         for place in policy.adopt_from:
-            if place in policy.parents:
-                raise self._error(ADOPT, f"{ADOPT}: {place} is a parent already: what is there is adopted")
+            if place not in policy.parents:
+                raise self._error(ADOPT, f"{ADOPT}: {place} is not among the parents")
         for parent in policy.shared_parents:
             if parent not in policy.parents:
                 raise self._error(SHARED, f"{SHARED}: {parent} is not among the parents")

@@ -15,7 +15,9 @@ from zolder.properties import Daring, daring
 GIB: Final = 2**30
 
 # To look is not to read what guests keep: `read_zvol` is not among them.
-_READING: Final = ("get_", "list_", "read_holders")
+_READING: Final = ("find_", "get_", "list_", "read_holders")
+# What makes ours what others made: a parent has to be listed for it by itself.
+_ADOPTING: Final = "adopt_"
 # How the requests begin that each role may ask for. A role that is not written down is "volumes". What a
 # replica receives comes with replication; until then its identity looks.
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,8 +58,8 @@ class Policy:
         self._check_listed("parent", [arguments["parent"]], self.parents)
         if "members" in arguments:
             self._check_listed("parent", [member.parent for member in arguments["members"]], self.parents)
-        if "adopt_from" in arguments:
-            self._check_listed("place to adopt from", [arguments["adopt_from"]], self.adopt_from)
+        if method.startswith(_ADOPTING):
+            self._check_listed("place to adopt from", [arguments["parent"]], self.adopt_from)
         if "route" in arguments:
             self.check_route(arguments["route"])
         if "properties" in arguments:

@@ -25,10 +25,10 @@ from zolder.names import (
 )
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 from zolder.san import lzc
+from zolder.san.adoption import ZfsAdoption
 from zolder.san.contents import ZfsContents
 from zolder.san.counting import sizes_in
 from zolder.san.ending import ZfsEnding
-from zolder.san.groups import ZfsGroups
 from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.properties import require_block_size, require_origin_blocks
 from zolder.san.reshaping import reshape_zvol
@@ -52,7 +52,7 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(ZfsEnding, ZfsContents, ZfsGroups):
+class ZfsStorage(ZfsEnding, ZfsContents, ZfsAdoption):
     """What one operation of one identity may do on this SAN."""
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
