@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 from cinder.interface import util, volume_driver
 from cinder.volume import driver as cinder_driver
 
+from tools.support import interfaces
 from zolder.cinder.driver import ZolderDriver
 
 CORE = {
@@ -24,6 +26,11 @@ OWN = {
     if kind.__module__.startswith("zolder.")
     for name, method in vars(kind).items()
 }
+
+
+def methods_of(kind: type) -> dict[str, Callable[..., object]]:
+    """Return the methods that a class of cinder/interface declares itself."""
+    return {name: method for name, method in vars(kind).items() if inspect.isfunction(method)}
 
 
 def arguments(method: object) -> list[str]:
@@ -57,6 +64,35 @@ def test_every_core_method_takes_what_the_interface_gives(name: str) -> None:
     inspect.signature(getattr(ZolderDriver, name)).bind(None, *needed, **optional)
 
 
+@pytest.mark.parametrize("kind", interfaces(), ids=lambda kind: kind.__name__)
+def test_an_interface_is_implemented_whole_or_not_at_all(kind: type) -> None:
+    """Of each class of cinder/interface the driver defines all methods, under the same arguments, or none.
+
+    What the core has is compared above, for Cinder's own base class does part of it.
+    """
+    methods = methods_of(kind)
+    claimed = methods.keys() & OWN.keys()
+    if kind is volume_driver.VolumeDriverCore:
+        assert claimed
+        return
+    assert claimed in (set(), methods.keys())
+    for name in claimed:
+        assert arguments(OWN[name]) == arguments(methods[name]), name
+
+
+def test_the_interfaces_that_are_claimed() -> None:
+    """Those of groups, and of managing volumes and snapshots with their lists."""
+    claimed = {kind.__name__ for kind in interfaces() if methods_of(kind).keys() & OWN.keys()}
+    assert claimed >= {
+        "VolumeDriverCore",
+        "VolumeGroupDriver",
+        "VolumeManagementDriver",
+        "VolumeListManageableDriver",
+        "VolumeSnapshotManagementDriver",
+    }
+    assert "VolumeConsistencyGroupDriver" not in claimed
+
+
 def test_what_is_overridden_has_the_base_classs_arguments() -> None:
     """The manager calls some hooks by keyword, so the names count."""
     for name, method in OWN.items():
@@ -81,6 +117,20 @@ def test_the_managers_own_calls_bind() -> None:
         ("remove_export_snapshot", ("context", "snapshot"), {}),
         ("extend_volume", ("volume", 2), {}),
         ("revert_to_snapshot", ("context", "volume", "snapshot"), {}),
+        ("create_group", ("context", "group"), {}),
+        ("update_group", ("context", "group"), {"add_volumes": [], "remove_volumes": []}),
+        ("delete_group", ("context", "group", []), {}),
+        ("create_group_snapshot", ("context", "group_snapshot", []), {}),
+        ("delete_group_snapshot", ("context", "group_snapshot", []), {}),
+        ("create_group_from_src", ("context", "group", [], None, None, "source", []), {}),
+        ("manage_existing", ("volume", {}), {}),
+        ("manage_existing_get_size", ("volume", {}), {}),
+        ("unmanage", ("volume",), {}),
+        ("get_manageable_volumes", ([], None, 1, 0, [], []), {}),
+        ("manage_existing_snapshot", (), {"snapshot": "snapshot", "existing_ref": {}}),
+        ("manage_existing_snapshot_get_size", (), {"snapshot": "snapshot", "existing_ref": {}}),
+        ("unmanage_snapshot", ("snapshot",), {}),
+        ("get_manageable_snapshots", ([], None, 1, 0, [], []), {}),
         ("get_volume_stats", (), {"refresh": True}),
     ]
     for name, positional, keywords in calls:
