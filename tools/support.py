@@ -102,8 +102,8 @@ VERBS: Final[dict[str, dict[str, Cell]]] = {
         "update_provider_info": native(
             "driver/test_reconciliation.py::test_a_san_that_forgot_all_has_it_again"
         ),
-        "get_filter_function": generic("the option `filter_function` of the back end"),
-        "get_goodness_function": generic("the option `goodness_function` of the back end"),
+        "get_filter_function": generic("the option `filter_function`, sent with the figures"),
+        "get_goodness_function": generic("the option `goodness_function`, sent with the figures"),
         "get_default_filter_function": generic("there is none: the scheduler's filters know the figures"),
         "get_default_goodness_function": generic("there is none: the scheduler's weighers know the figures"),
     },

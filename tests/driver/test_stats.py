@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 from cinder.common import constants
 from cinder.scheduler.filters.capacity_filter import CapacityFilter
-from cinder.scheduler.host_manager import HostManager
+from cinder.scheduler.filters.driver_filter import DriverFilter
+from cinder.scheduler.host_manager import HostManager, PoolState
+from cinder.scheduler.weights.goodness import GoodnessWeigher
 
 from tests.driver.conftest import new_volume
 from zolder.cinder.driver import ZolderDriver
@@ -49,6 +51,8 @@ def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver]) -> N
         "multiattach": True,
         "online_extend_support": True,
         "consistent_group_snapshot_enabled": True,
+        "filter_function": None,
+        "goodness_function": None,
     }
 
 
@@ -130,3 +134,21 @@ def test_capabilities_are_there_at_start_even_without_the_san(driver: ZolderDriv
     san.imported = False
     driver.init_capabilities()
     assert driver.capabilities["storage_protocol"] == "iSCSI"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize(("function", "passes"), [("1 < 2", True), ("2 < 1", False)])
+def test_the_functions_of_the_configuration_count(
+    make_driver: Callable[..., ZolderDriver], san: FakeStorage, function: str, *, passes: bool, silent: bool
+) -> None:
+    """Cinder's driver filter and goodness weigher read what cinder.conf says of this back end.
+
+    Without variables: those Cinder 29 cannot read with the pyparsing that is installed here (3.3.3).
+    """
+    driver = make_driver(f"filter_function = {function}\ngoodness_function = 3 * 20")
+    san.imported = not silent
+    [pool] = driver.get_volume_stats(refresh=True)["pools"]
+    state = PoolState("control@zolder", None, pool, pool_name="data/volumes")
+    state.update_from_volume_capability(pool | {"timestamp": None})
+    assert DriverFilter().backend_passes(state, {}) is passes
+    assert GoodnessWeigher()._weigh_object(state, {}) == 60

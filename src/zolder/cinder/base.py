@@ -90,6 +90,13 @@ class DriverBase(driver.VolumeDriver):
         """
         known = {parent: self._ask_figures(parent) for parent in self._settings.parents}
         self._stats = describe_stats(self._settings, known)
+        # The scheduler reads them here; else the options of these names would do nothing.
+        functions = {
+            "filter_function": self.get_filter_function(),
+            "goodness_function": self.get_goodness_function(),
+        }
+        for pool in self._stats["pools"]:
+            pool.update(functions)
 
     def _ask_figures(self, parent: DatasetName) -> PoolFigures | None:
         missing_secrets, trouble, figures = self._missing_secrets[parent], None, None
