@@ -18,8 +18,19 @@ from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
 # The exporters that this agent knows, whether what it exports comes back by itself, that it knows a volume
-# type's properties, that it reverts and keeps what clones need, and that zvols' contents go over a channel.
-FEATURES: Final = ("lio", "nvmet", "tgt", "attachments", "properties", "revert", "contents")
+# type's properties, that it reverts and keeps what clones need, takes snapshots at one moment, adopts what others
+# made, and that zvols' contents go over a channel.
+FEATURES: Final = (
+    "lio",
+    "nvmet",
+    "tgt",
+    "attachments",
+    "properties",
+    "revert",
+    "groups",
+    "adoption",
+    "contents",
+)
 
 # A request names a few objects; an answer may list 10,000 zvols at some 200 bytes each.
 MAX_REQUEST_BYTES: Final = 256 * 1024

@@ -143,13 +143,29 @@ def test_an_agent_of_another_version(configure: Configure, fault: str, sentence:
     ("lines", "features", "missing"),
     [
         ("", ["lio"], "attachments"),
-        ("target_helper = tgtadm", ["lio", "attachments", "properties", "revert"], "tgt"),
-        ("target_protocol = nvmet_tcp", ["lio", "tgt", "attachments", "properties", "revert"], "nvmet"),
+        (
+            "target_helper = tgtadm",
+            ["lio", "attachments", "properties", "revert", "groups", "adoption"],
+            "tgt",
+        ),
+        (
+            "target_protocol = nvmet_tcp",
+            ["lio", "tgt", "attachments", "properties", "revert", "groups", "adoption"],
+            "nvmet",
+        ),
         ("", ["lio", "attachments"], "properties"),
         ("", ["lio", "attachments", "properties"], "revert"),
-        ("", ["lio", "attachments", "properties", "revert"], "contents"),
-        ("target_protocol = nvmet_tcp", ["nvmet", "attachments", "properties", "revert", "contents"], None),
-        ("zolder_image_transfer = attach", ["lio", "attachments", "properties", "revert"], None),
+        ("", ["lio", "attachments", "properties", "revert", "groups", "adoption"], "contents"),
+        (
+            "target_protocol = nvmet_tcp",
+            ["nvmet", "attachments", "properties", "revert", "groups", "adoption", "contents"],
+            None,
+        ),
+        (
+            "zolder_image_transfer = attach",
+            ["lio", "attachments", "properties", "revert", "groups", "adoption"],
+            None,
+        ),
     ],
 )
 def test_an_agent_that_cannot_export_like_that(
@@ -194,7 +210,7 @@ def test_set_up_again_after_a_failure(configure: Configure) -> None:
 def test_a_san_that_is_left_has_no_channel(configure: Configure, tmp_path: Path) -> None:
     """Closing it ends the agents at the other ends, and refuses what comes after."""
     script = tmp_path / "agent.py"
-    features = json.dumps(["lio", "attachments", "properties", "revert", "contents"])
+    features = json.dumps(["lio", "attachments", "properties", "revert", "groups", "adoption", "contents"])
     source = Path(agent.__file__).read_text()
     script.write_text(source.replace('"features": []', f'"features": {features}'))
     way = LocalAgent((sys.executable, "-S", "-E", str(script), "none"))

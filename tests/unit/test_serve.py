@@ -111,7 +111,17 @@ def test_hello() -> None:
         assert client.hello()["value"] == {
             "protocol": 1,
             "version": __version__,
-            "features": ["lio", "nvmet", "tgt", "attachments", "properties", "revert", "contents"],
+            "features": [
+                "lio",
+                "nvmet",
+                "tgt",
+                "attachments",
+                "properties",
+                "revert",
+                "groups",
+                "adoption",
+                "contents",
+            ],
             "identity": "lab",
             "zfs_version": "fake",
         }
