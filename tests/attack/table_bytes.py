@@ -14,6 +14,8 @@ BROKEN: Final = frozenset({"remote_protocol"})
 CLOSED: Final = frozenset({"closed"})
 DELETE: Final = line("delete_zvol", RIGHT["delete_zvol"])
 MAX_REQUEST_BYTES: Final = 256 * 1024
+# Of contents: as much data as its head can say, as far behind as it can say.
+FRAME: Final = struct.pack(">4sIQ", b"DATA", 2**32 - 1, 2**64 - 1)
 
 
 def _with(**fields: Any) -> bytes:  # noqa: ANN401 - hostile JSON is any JSON
@@ -57,8 +59,6 @@ _AFTER: Final[dict[str, bytes]] = {
     "a-request-of-http": b"GET / HTTP/1.1\r\nHost: san\r\n\r\n",
     "a-request-behind-garbage": b"garbage\n" + DELETE,
     "a-deletion-behind-a-request-for-contents": line("read_zvol", RIGHT_CONTENTS["read_zvol"]) + DELETE,
-    "a-frame-behind-a-request-for-contents": line("read_zvol", RIGHT_CONTENTS["read_zvol"])
-    + struct.pack(">4sIQ", b"DATA", 2**32 - 1, 2**64 - 1),
 }
 _HALF: Final[dict[str, bytes]] = {
     "half-a-request-and-the-end": DELETE[: len(DELETE) // 2],
@@ -81,6 +81,13 @@ ATTACKS: Final = (
     *(
         Attack(f"send-{name}", "greeting", Bytes(data, greeted=False), ENDED)
         for name, data in _BEFORE.items()
+    ),
+    Attack(
+        "send-a-frame-behind-a-request-for-contents",
+        "bytes",
+        Bytes(line("read_zvol", RIGHT_CONTENTS["read_zvol"]) + FRAME),
+        # Whichever is seen first: that it came too soon, or that nothing more comes.
+        BROKEN | {"connection_lost"},
     ),
     Attack(
         "send-a-mutation-and-hang-up-before-the-answer-of-a-refusal",
