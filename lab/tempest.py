@@ -30,7 +30,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help=f"at once ({CONCURRENCY})")
     parser.add_argument("--threads", choices=["eventlet", "native"], default="eventlet", help="Cinder's")
     parser.add_argument("--manage", action="store_true", help="also test managing and unmanaging")
-    parser.add_argument("--no-backup", action="store_true", help="without cinder-backup and its tests")
+    parser.add_argument(
+        "--backup", action="store_true", help="also cinder-backup in the guest, not tried yet"
+    )
     parser.add_argument("--keep", action="store_true", help="leave all up afterwards until Ctrl-C")
     arguments = parser.parse_args(argv)
     lab = Lab(os.environ.get("ZOLDER_LAB") or "tempest")
@@ -42,7 +44,7 @@ def main(argv: list[str]) -> int:
     try:
         with ExitStack() as stack:
             with Progress("cloud", EXPECTED, lab.cache.root / "timings.json") as progress:
-                native, backups = arguments.threads == "native", not arguments.no_backup
+                native, backups = arguments.threads == "native", arguments.backup
                 cloud = stack.enter_context(
                     running_cloud(lab, folder, progress, native=native, backups=backups)
                 )

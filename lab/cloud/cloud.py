@@ -52,7 +52,7 @@ class Cloud:
 
 @contextmanager
 def running_cloud(
-    lab: Lab, folder: Path, progress: Progress, *, native: bool = False, backups: bool = True
+    lab: Lab, folder: Path, progress: Progress, *, native: bool = False, backups: bool = False
 ) -> Iterator[Cloud]:
     """Bring all up on a lab's SAN; when the body ends, all has ended but the lab's machines.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 MEANINGS = {
     "compute": "need Nova, which the cloud does not have",
     "nova": "need Nova, which the cloud does not have",
-    "backup feature disabled": "need cinder-backup, which needs an initiator; this machine has none",
+    "backup": "need cinder-backup, which needs an initiator; this machine has none",
     "manage": "manage volumes and snapshots, which the driver does not do yet",
 }
 PASSED, SKIPPED = ("success", "xfail"), ("skip",)
