@@ -112,7 +112,10 @@ VERBS: Final[dict[str, dict[str, Cell]]] = {
             "driver/test_volumes.py::test_a_volume_is_a_zvol_of_its_size",
             "lab/test_cinder.py::test_a_volume_is_a_zvol",
         ),
-        "delete_volume": native("driver/test_volumes.py::test_deleting_what_is_proven_absent_succeeds"),
+        "delete_volume": native(
+            "driver/test_volumes.py::test_a_volume_goes_before_its_clones",
+            "lab/test_put_aside.py::test_a_chain_that_is_deleted_from_its_beginning",
+        ),
         "extend_volume": native(
             "driver/test_volumes.py::test_extending_grows_the_zvol",
             "lab/test_exports_cinder.py::test_it_grows_under_multipath",
@@ -127,8 +130,13 @@ VERBS: Final[dict[str, dict[str, Cell]]] = {
     "Snapshots": {
         "create_snapshot": native("driver/test_volumes.py::test_a_volume_from_a_snapshot_is_its_clone"),
         "delete_snapshot": native("driver/test_volumes.py::test_a_snapshot_goes_before_its_clones"),
-        "revert_to_snapshot": generic(f"Cinder copies the snapshot's data back {_ATTACHES}"),
-        "snapshot_revert_use_temp_snapshot": generic("it is part of Cinder's generic revert"),
+        "revert_to_snapshot": native(
+            "driver/test_volumes.py::test_a_volume_goes_back_to_its_snapshot",
+            "lab/test_revert.py::test_past_a_clone",
+        ),
+        "snapshot_revert_use_temp_snapshot": native(
+            "driver/test_volumes.py::test_a_volume_goes_back_to_its_snapshot", reason="none is needed"
+        ),
     },
     "Connections": {
         "validate_connector": native(
@@ -187,10 +195,19 @@ VERBS: Final[dict[str, dict[str, Cell]]] = {
         "get_manageable_snapshots": native("driver/test_adoption.py::test_the_list_of_snapshots"),
     },
     "Images and backups": {
-        "copy_image_to_volume": generic(_ATTACHES),
-        "copy_image_to_encrypted_volume": generic(_ATTACHES),
-        "copy_volume_to_image": generic(_ATTACHES),
-        "clone_image": generic("Cinder's image-volume cache and `cinder://` locations clone volumes"),
+        "copy_image_to_volume": native(
+            "driver/test_images.py::test_an_image_becomes_a_volume",
+            "lab/test_images.py::test_an_image_costs_what_is_in_it",
+        ),
+        "copy_image_to_encrypted_volume": native("driver/test_images.py::test_an_image_becomes_luks"),
+        "copy_volume_to_image": native(
+            "driver/test_images.py::test_a_volume_becomes_an_image",
+            "lab/test_images.py::test_a_volume_becomes_an_image",
+        ),
+        "clone_image": native(
+            "driver/test_images.py::test_clones_are_left_to_cinder",
+            reason="left to Cinder's image-volume cache and `cinder://` locations, which clone volumes",
+        ),
         "before_volume_copy": generic("nothing has to be done"),
         "after_volume_copy": generic("nothing has to be done"),
         "clear_download": generic("nothing is left to clear"),
@@ -201,7 +218,11 @@ VERBS: Final[dict[str, dict[str, Cell]]] = {
     "Migration and types": {
         "migrate_volume": generic(f"Cinder copies the data {_ATTACHES}"),
         "update_migrated_volume": generic("the zvol keeps its name, which Cinder records (`_name_id`)"),
-        "retype": generic("Cinder migrates where the type's policy lets it"),
+        "retype": native(
+            "driver/test_types.py::test_retype_in_place",
+            "lab/test_types.py::test_retype",
+            reason="in place what ZFS can change; Cinder migrates for the rest",
+        ),
     },
     "Replication": {
         "enable_replication": not_yet(_REPLICATION),

@@ -147,7 +147,7 @@ def test_deleting_what_could_not_be_managed_deletes_no_data(
         ({"source-id": "7"}, "needs a source-name"),
         (named("absent"), f"{PARENT}/absent does not exist"),
         (named("Old_Disk"), "is not of the form"),
-        (named("../volume"), "is not this back end's parent"),
+        (named("../volume"), "is not that pool's parent"),
         (named(f"fast/volumes/{OLD}"), f"'zfs rename fast/volumes/{OLD} {PARENT}/{OLD}' first"),
     ],
 )

@@ -22,6 +22,8 @@ from zolder.properties import INHERITED, BlockSize, ZvolProperties
 
 __all__ = ["database"]  # a fixture is found by its name here
 BLOCK = b"x" * 4096
+FAST = DatasetName("fast/volumes")
+PARENTS = f"san_zfs_volume_base = {PARENT}, {FAST}"
 
 
 class TroubledSan(FakeStorage):
@@ -29,7 +31,7 @@ class TroubledSan(FakeStorage):
 
     def __init__(self) -> None:
         """Start empty and without trouble."""
-        super().__init__((PARENT,), capacity_bytes=100 * 2**30)
+        super().__init__((PARENT, FAST), capacity_bytes=100 * 2**30)
         self.trouble: dict[str, Error] = {}
         self.together: list[int] = []
         self.clones_left = 100
@@ -180,7 +182,7 @@ def cinder(
     database: Database,  # noqa: ARG001 - it stands below
 ) -> Groups:
     """Cinder with groups of either kind."""
-    return Groups(make_driver(storage=troubled), troubled, consistent=request.param)
+    return Groups(make_driver(PARENTS, storage=troubled), troubled, consistent=request.param)
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ def consistent(
     database: Database,  # noqa: ARG001 - it stands below
 ) -> Groups:
     """Cinder with consistent groups."""
-    return Groups(make_driver(storage=troubled), troubled, consistent=True)
+    return Groups(make_driver(PARENTS, storage=troubled), troubled, consistent=True)
 
 
 def test_a_groups_life(cinder: Groups, troubled: TroubledSan) -> None:
@@ -324,7 +326,7 @@ def test_cinder_alone_would_forget_a_busy_member(
 def test_a_group_across_zpools_is_refused(consistent: Groups, troubled: TroubledSan) -> None:
     """A volume of another zpool is not let into a consistent group; the message says which and what to do."""
     here, there = consistent.new_volume(), consistent.new_volume()
-    there.host = f"{BACKEND}#fast/volumes"
+    there.host = f"{BACKEND}#{FAST}"
     there.save()
     group = consistent.new_group(here)
     with pytest.raises(exception.InvalidInput, match=rf"{there.id} in fast/volumes.*Migrate them"):
@@ -342,7 +344,7 @@ def test_who_leaves_need_not_fit(consistent: Groups) -> None:
     """A volume that is taken out of a group no longer counts."""
     here, there = consistent.new_volume(), consistent.new_volume()
     group = consistent.new_group(here)
-    there.host = f"{BACKEND}#fast/volumes"
+    there.host = f"{BACKEND}#{FAST}"
     there.save()
     consistent.manager.update_group(consistent.context, group, add_volumes=there.id, remove_volumes=here.id)
     assert consistent.statuses(group) == ("available", ["available"])

@@ -40,6 +40,12 @@ ADOPTING = replace(POLICY, adopt_from=(PARENT,))
 class ZfsWithNames(KeptZfs):
     """ZFS in which things are renamed and grow."""
 
+    def reservation_for(self, dataset: str, volsize_bytes: int, volblocksize_bytes: int | None) -> int:
+        """Be libzfs."""
+        assert dataset in self.datasets
+        assert volblocksize_bytes is not None
+        return volsize_bytes
+
     def rename(self, dataset: str, target: str) -> None:
         """Be libzfs_core; what is of a zvol goes along."""
         if self._steps.take("rename"):
