@@ -18,7 +18,7 @@ from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
 # The exporters that this agent knows, whether what it exports comes back by itself, that it knows a volume
-# type's properties, that it reverts and keeps what clones need, snapshots groups, adopts what others made, and
+# type's properties, that it reverts and keeps what clones need, snapshots groups, adopts what others made and
 # that zvols' contents go over a channel.
 FEATURES: Final = (
     "lio",
