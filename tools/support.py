@@ -244,7 +244,7 @@ CAPABILITIES: Final[dict[str, Cell]] = {
     "thin_provisioning_support": native("driver/test_stats.py::test_thin_volumes_are_provisioned_only"),
     "thick_provisioning_support": native(
         "driver/test_volumes.py::test_thick_volumes_where_they_are_asked_for",
-        reason="one of the two for a back end (`san_thin_provision`)",
+        reason="by back end (`san_thin_provision`) and by volume type (`zolder:provisioning`)",
     ),
     "consistent_group_snapshot_enabled": native(_ONE_MOMENT),
 }  # fmt: skip

@@ -68,7 +68,7 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         )
 
     def revert() -> object:
-        return storage.revert_zvol(PARENT, A, SNAPSHOT, volsize_bytes=2 * MIB)
+        return storage.revert_zvol(PARENT, A, ADOPTED_SNAPSHOT, volsize_bytes=2 * MIB)
 
     def copy() -> object:
         return storage.clone_zvol(

@@ -14,7 +14,9 @@ from tests.contract.ground import MIB, PARENT
 from tests.support.memory import MemorySink, MemorySource, random_bytes, whole
 from tests.support.shared_fake import shared
 from zolder.client import contents
+from zolder.client.channel import Channel
 from zolder.client.contents import Carrier
+from zolder.client.deadline import Deadline
 from zolder.client.local import LocalAgent
 from zolder.errors import ConnectionLost, RemoteProtocolError
 from zolder.fake import FakeStorage
@@ -109,6 +111,22 @@ def test_one_that_had_begun_says_so(tmp_path: Path) -> None:
         carrier.write_zvol(PARENT, ZVOL, MemorySource({0: bytes(4096)}))
     resumed = [json.loads(line)["params"]["resumed"] for line in noted.read_text().splitlines()]
     assert resumed == [False, True, True, True, True]
+
+
+def test_a_line_that_ends_between_two_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that is noticed while nothing is being sent is a lost line, and not silence to be waited out."""
+    send = Channel.send_contents
+
+    def send_and_wait(self: Channel, data: bytes | memoryview, deadline: Deadline) -> None:
+        send(self, data, deadline)
+        if len(data) == MIB:
+            self._child._process.wait(10)
+
+    monkeypatch.setattr(Channel, "send_contents", send_and_wait)
+    monkeypatch.setattr(contents, "_SILENCE_SECONDS", 2.0)
+    carrier = lying(tmp_path, 'say(id=asked["id"], safe_bytes=0)', f"sys.stdin.buffer.read({MIB})")
+    with pytest.raises(ConnectionLost):
+        carrier.write_zvol(PARENT, ZVOL, MemorySource({0: random_bytes(MIB)}))
 
 
 def test_refused_midway(fake: FakeStorage, carrier: Callable[..., Carrier]) -> None:

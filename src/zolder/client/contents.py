@@ -7,7 +7,6 @@ nothing piles up on either side. Safe between threads; under eventlet all waits 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -152,16 +151,17 @@ def _send(channel: Channel, safe: _Safe, first: Deadline) -> shapes.Json:
     if not isinstance(reply, Progress):
         return value_of(reply)  # refused, or written by this operation before
     safe.heed(reply)
-    # An agent that gave up is gone, and what it said is heard below.
-    with contextlib.suppress(ConnectionLost):
-        for frame in safe.frames():
+    for frame in safe.frames():
+        try:
             channel.send_contents(encode_head(frame.head), _patience())
             channel.send_contents(frame.data, _patience())
-            while channel.has_words():
-                early = channel.hear(_patience())
-                if not isinstance(early, Progress):
-                    return value_of(early)
-                safe.heed(early)
+        except ConnectionLost:
+            break  # an agent that gave up is gone, and what it said is heard below
+        while channel.has_words():
+            early = channel.hear(_patience())
+            if not isinstance(early, Progress):
+                return value_of(early)
+            safe.heed(early)
     return value_of(safe.hear(channel))
 
 
