@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.attack.ground import OTHER_PARENT, PARENT, TAKEN_TARGET
+from tests.attack.ground import PARENT, TAKEN_TARGET
 from tests.attack.model import PROOF_COMMAND, Attack, Command, Flood, line
 
 FAILED: Final = frozenset({"failed"})
@@ -84,7 +84,8 @@ _ZFS: Final[dict[str, tuple[str, bool]]] = {
     "snapshot-the-parent": (f"zfs snapshot {PARENT}@evil", True),
     "let-the-parents-zvols-be-partitioned": (f"zfs set volmode=full {PARENT}", True),
     "give-the-parent-a-mount-point": (f"zfs set mountpoint=/etc {PARENT}", True),
-    "move-a-volume-to-the-other": (f"zfs rename {PARENT}/volume-own {OTHER_PARENT}/volume-own", True),
+    "move-a-volume-out-of-the-parents": (f"zfs rename {PARENT}/volume-own data/secret/moved", True),
+    "move-a-dataset-into-a-parent": (f"zfs rename data/secret/disk {PARENT}/volume-moved", True),
     "delegate-to-itself": (f"zfs allow -u zolder rename,send {PARENT}", True),
     "delegate-the-zpool-to-all": ("zfs allow -e destroy data", True),
     "run-a-channel-program-that-destroys": (
