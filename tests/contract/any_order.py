@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.contract.ground import MIB, PARENT
 from zolder.api import Storage
 from zolder.errors import Busy
+from zolder.model import ZvolSnapshot
 from zolder.names import SnapshotName, VolumeId, ZvolName
 
 Blocks = dict[int, str]
@@ -101,6 +102,18 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.storage.create_snapshot(PARENT, volume.name, name).changed
         assert not self.storage.create_snapshot(PARENT, volume.name, name).changed
         volume.snapshots.append(Snapshot(name, volume.size, dict(volume.blocks)))
+
+    @precondition(lambda self: len(self.volumes) > 1)
+    @rule(data=st.data())
+    def snapshot_together(self, data: st.DataObject) -> None:
+        """Take snapshots of two volumes at one moment, twice."""
+        chosen = data.draw(st.permutations(self.volumes))[:2]
+        name = SnapshotName(f"snapshot-{self._prefix}-{next(self._numbers)}")
+        members = tuple(ZvolSnapshot(PARENT, volume.name, name) for volume in chosen)
+        assert self.storage.create_snapshots(PARENT, members).changed
+        assert not self.storage.create_snapshots(PARENT, members).changed
+        for volume in chosen:
+            volume.snapshots.append(Snapshot(name, volume.size, dict(volume.blocks)))
 
     @precondition(lambda self: self.volumes)
     @rule(data=st.data(), more=st.integers(0, 1), sparse=st.booleans())
