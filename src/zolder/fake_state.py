@@ -5,6 +5,7 @@ Thread-safe: each verb is one critical section.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from zolder.errors import (
 )
 from zolder.fake_exports import FakeExports
 from zolder.model import Zvol
-from zolder.names import DatasetName, VolumeId, ZvolName, put_aside_name, zvol_dataset
+from zolder.names import DatasetName, VolumeId, ZvolName, is_between, put_aside_name, zvol_dataset
 from zolder.properties import BlockSize
 
 P = ParamSpec("P")
@@ -57,6 +58,7 @@ _TARGETS_ALONE: Final = frozenset({"list_exports"})
 
 def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Make a method one critical section that checks its parent and size first."""
+    signature = inspect.signature(method)
 
     def whole(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
@@ -67,6 +69,11 @@ def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
             if not self.imported and method.__name__ not in _TARGETS_ALONE:
                 message = f"zpool {parent.zpool} is not imported on this SAN"
                 raise PoolUnavailable(message)
+            for key in ("zvol", "source"):
+                name: Any = signature.bind(self, *args, **kwargs).arguments.get(key)
+                if isinstance(name, str) and is_between(name):
+                    message = f"{name} is no volume: such names are the agent's own"
+                    raise NotPermitted(message)
             size: Any = kwargs.get("volsize_bytes")
             if size is not None:
                 check_volsize(size)

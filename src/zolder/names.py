@@ -244,6 +244,11 @@ def reverted_name(zvol: ZvolName) -> ZvolName:
     return ZvolName(f"{_REVERTED}{hashlib.sha256(zvol.encode()).hexdigest()[:_DIGEST_CHARACTERS]}")
 
 
+def is_between(zvol: str) -> bool:
+    """Say whether a name is one that the agent gives to what is no volume any more, or none yet."""
+    return zvol.startswith((_PUT_ASIDE, _REVERTED))
+
+
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:
     """Return the IQN of the one target that exports a zvol."""
     return f"{prefix}{zvol}"

@@ -295,3 +295,32 @@ def test_a_volume_with_snapshots_is_not_given_back(cinder: Managing, san: FakeSt
     san.create_snapshot(PARENT, ZvolName(volume.name), SnapshotName("snapshot-known"))
     with pytest.raises(exception.VolumeIsBusy, match="snapshot-known"):
         cinder.manager.driver.unmanage(volume)
+
+
+@pytest.mark.parametrize("status", ["deleting", "error_managing_deleting"])
+def test_what_was_cut_behind_the_adoption_is_given_back(
+    cinder: Managing, san: FakeStorage, status: str
+) -> None:
+    """A row without a size, whatever its status became, was never more than somebody else's zvol."""
+    san.plant_foreign_zvol(PARENT, OLD)
+    volume = cinder.row(status=status)
+    cinder.manager.driver.manage_existing(volume, named(OLD))
+    cinder.manager.delete_volume(cinder.context, volume)
+    assert [found.volume_id for found in san.list_found_zvols(PARENT)] == [None]
+
+
+def test_a_type_holds_for_what_is_managed(cinder: Managing, san: FakeStorage) -> None:
+    """A managed volume gets what its type says, and one whose blocks are others is refused."""
+    for words, fits in (
+        ({"zolder:compression": "zstd"}, True),
+        ({"zolder:volblocksize": "64k"}, False),
+    ):
+        san.plant_foreign_zvol(PARENT, OLD)
+        volume = cinder.row()
+        volume.volume_type.extra_specs = words
+        if not fits:
+            with pytest.raises(exception.ManageExistingVolumeTypeMismatch, match="volblocksize"):
+                cinder.manager.driver.manage_existing(volume, named(OLD))
+            continue
+        cinder.manager.driver.manage_existing(volume, named(OLD))
+        assert san.get_zvol(PARENT, ZvolName(volume.name)).properties.compression == "zstd"

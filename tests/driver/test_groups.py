@@ -10,8 +10,9 @@ import pytest
 from cinder import exception, objects
 from cinder.db import api as db_api
 from cinder.volume import manager as volume_manager
+from cinder.volume import volume_utils
 
-from tests.driver.conftest import PARENT
+from tests.driver.conftest import PARENT, new_volume
 from tests.driver.test_records import BACKEND, Cinder, Database, database
 from zolder.cinder.driver import ZolderDriver
 from zolder.errors import BackendError, Busy, Error
@@ -332,7 +333,9 @@ def test_a_group_across_zpools_is_refused(consistent: Groups, troubled: Troubled
     with pytest.raises(exception.InvalidInput, match=rf"{there.id} in fast/volumes.*Migrate them"):
         consistent.manager.update_group(consistent.context, group, add_volumes=there.id)
     with pytest.raises(exception.InvalidInput):
-        consistent.manager.driver.create_group_from_src(consistent.context, group, [here, there])
+        consistent.manager.driver.create_group_from_src(
+            consistent.context, group, [here, there], source_group=group, source_vols=[here, there]
+        )
     there.group_id = group.id
     there.save()
     with pytest.raises(exception.InvalidInput):
@@ -348,3 +351,21 @@ def test_who_leaves_need_not_fit(consistent: Groups) -> None:
     there.save()
     consistent.manager.update_group(consistent.context, group, add_volumes=there.id, remove_volumes=here.id)
     assert consistent.statuses(group) == ("available", ["available"])
+
+
+def test_copies_stay_in_their_sources_pools(
+    make_driver: Callable[..., ZolderDriver], troubled: TroubledSan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cinder places a group in one pool; each copy is made, and recorded, where its source is."""
+    monkeypatch.setattr(volume_utils, "is_group_a_cg_snapshot_type", lambda _: False)
+    driver = make_driver(PARENTS, storage=troubled)
+    hosts = [f"control@zolder#{parent}" for parent in (PARENT, FAST)]
+    sources = [new_volume(1, host=host) for host in hosts]
+    for source in sources:
+        driver.create_volume(source)
+    copies = [new_volume(1, host=hosts[0]) for _ in sources]
+    _, updates = driver.create_group_from_src(
+        None, objects.Group(id=str(uuid.uuid4())), copies, source_group=objects.Group(), source_vols=sources
+    )
+    assert [update["host"] for update in updates] == hosts
+    assert len(troubled.list_zvols(FAST)) == 2

@@ -104,7 +104,9 @@ def volume(lab: Lab, beside: Beside) -> Iterator[Volume]:
     lab.san.succeed(f"zfs create -s -V 64M {made.dataset}")
     yield made
     made.ask("answer(lio.Lio().remove_export(subject_of(given)))")
-    left = lab.san.succeed(f"zfs destroy {made.dataset} && ls /sys/kernel/config/target/core")
+    # udev may be looking into one that a test has just made anew.
+    lab.san.wait_until(f"zfs destroy {made.dataset}", 30, "the zvol to be let go")
+    left = lab.san.succeed("ls /sys/kernel/config/target/core")
     assert left == "alua\n"
 
 

@@ -13,6 +13,7 @@ import cinder.privsep
 from cinder import context, objects
 from oslo_config import cfg
 
+from tests.contract.ground import PARENT
 from tests.support.backend import read_section
 from tests.support.san import ssh_target
 from zolder.cinder.driver import ZolderDriver
@@ -53,11 +54,13 @@ def new_volume() -> objects.Volume:
         ADMIN,
         id=str(uuid.uuid4()),
         size=1,
+        host=f"control@zolder#{PARENT}",
         status="downloading",
         _name_id=None,
         provider_auth=None,
         provider_location=None,
         volume_attachment=objects.VolumeAttachmentList(objects=[]),
+        volume_type_id=None,
         volume_type=objects.VolumeType(extra_specs={}),
         glance_metadata={},
     )

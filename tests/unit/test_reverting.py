@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.unit.ending_san import ASIDE, COPY, COPY_ID, ORIGIN, begin
-from tests.unit.kept_san import ALICE, DATASET, ID, PARENT, ROUTE, SNAPSHOT, ZVOL, KeptSan
+from tests.unit.kept_san import ALICE, DATASET, ID, PARENT, POLICY, ROUTE, SNAPSHOT, ZVOL, KeptSan
 from tests.unit.kernel_tree import Killed
-from zolder.errors import BackendError, Busy, NotPermitted
-from zolder.model import Change, Zvol
+from zolder.errors import BackendError, Busy, NotFound, NotPermitted
+from zolder.model import Change, Zvol, ZvolSnapshot
 from zolder.names import SnapshotName, ZvolName, reverted_name
-from zolder.san.libzfs import DELETED_MARK, REVERT_MARK, REVERT_NOTE, SNAPSHOT_MARK, VOLUME_MARK, Property
+from zolder.san.libzfs import (
+    CONTENTS_NOTE,
+    DELETED_MARK,
+    REVERT_MARK,
+    REVERT_NOTE,
+    SNAPSHOT_MARK,
+    VOLUME_MARK,
+    Property,
+)
 from zolder.san.reverting import unsettled_in
 from zolder.san.storage import ZfsStorage
 
@@ -191,8 +201,60 @@ def test_a_strangers_snapshot_came_after(san: KeptSan) -> None:
 
 
 def test_a_mark_that_somebody_wrote(san: KeptSan) -> None:
-    """A mark that names no zvol is nobody's to settle."""
+    """A mark that no revert wrote is nobody's to settle, and is not taken away."""
     san.zfs.datasets[DATASET][REVERT_MARK] = Property("begun ../x", DATASET)
     assert unsettled_in(san.zfs.children(PARENT)) == []
-    assert san.storage().settle(PARENT, ZVOL)
-    assert is_clean(san)
+    assert not san.storage().settle(PARENT, ZVOL)
+    assert REVERT_MARK in san.zfs.datasets[DATASET]
+
+
+def test_the_last_clone_ends_behind_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cut revert has hidden does not go with its last clone: the volume is whole."""
+    for step in range(count_steps(tmp_path / "counted", monkeypatch)):
+        san = prepare(tmp_path / str(step), monkeypatch)
+        san.steps.start(kill_at=step)
+        with pytest.raises(Killed):
+            revert(san)
+        san.steps.start()
+        san.storage().delete_zvol(PARENT, COPY)
+        san.storage().get_zvol(PARENT, ZVOL)
+        san.storage().get_figures(PARENT)
+        assert is_clean(san), f"killed at step {step}"
+        assert {DATASET, f"{DATASET}@{OLDER}", ORIGIN} <= names(san), f"killed at step {step}"
+        assert not names(san) & {ASIDE, CLONE}, f"killed at step {step}"
+
+
+def test_a_reader_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An identity that may only look settles nothing, and is not told that the volume is absent."""
+    reader = dataclasses.replace(POLICY, role="read-only")
+    for step in range(2, count_steps(tmp_path / "counted", monkeypatch)):
+        san = prepare(tmp_path / str(step), monkeypatch)
+        san.steps.start(kill_at=step)
+        with pytest.raises(Killed):
+            revert(san)
+        san.steps.start()
+        for name in (ZVOL, ZvolName(CLONE.rpartition("/")[2])):
+            with suppress(Busy, NotFound):
+                san.storage(reader).get_zvol(PARENT, name)
+        assert san.steps.taken == [], f"killed at step {step}"
+
+
+def test_the_agents_own_names_are_no_volumes() -> None:
+    """No request reaches what is no volume any more, or none yet, by its name."""
+    for name in (CLONE, ASIDE):
+        leaf = ZvolName(name.rpartition("/")[2])
+        for arguments in (
+            {"zvol": leaf},
+            {"source": leaf},
+            {"members": (ZvolSnapshot(PARENT, leaf, OLDER),)},
+        ):
+            with pytest.raises(NotPermitted, match="agent's own"):
+                POLICY.check("get_zvol", {"parent": PARENT, **arguments})
+
+
+def test_a_write_that_was_cut_does_not_go_on_behind_it(san: KeptSan) -> None:
+    """A revert in place takes the note of an unfinished write away."""
+    san.storage().delete_zvol(PARENT, COPY)
+    san.zfs.datasets[DATASET][CONTENTS_NOTE] = Property("00000000-0000-4000-8000-000000000009 begun", DATASET)
+    revert(san)
+    assert CONTENTS_NOTE not in san.zfs.datasets[DATASET]

@@ -24,6 +24,8 @@ from zolder.names import SnapshotName, VolumeId, ZvolName
 
 Reference: TypeAlias = dict[str, Any]
 SOURCE: Final = "source-name"
+# What of a type is about the zvol.
+_TYPE_WORDS: Final = ("zolder:", "provisioning:")
 # What the API makes of error_managing when it is asked to delete (cinder/volume/api.py, delete).
 _FAILED_ADOPTION: Final = "error_managing_deleting"
 
@@ -46,7 +48,28 @@ class AdoptionVerbs(GroupVerbs):
                 former=found.volume_id,
                 volsize_bytes=size_bytes(_gib(found.volsize_bytes)),
             )
+            self._give_type(volume, found)
             return self._exports.describe(volume)
+
+    def _give_type(self, volume: Volume, found: FoundZvol) -> None:
+        """Give an adopted zvol what its volume's type says; without a word of ours it keeps what it has.
+
+        :raises ManageExistingVolumeTypeMismatch: it has other blocks than the type says.
+        """
+        specs = (volume.volume_type.extra_specs or {}) if volume.volume_type_id else {}
+        if not any(key.startswith(_TYPE_WORDS) for key in specs):
+            return
+        kind = self._kind_of(volume)
+        try:
+            self._san.storage.set_zvol_properties(
+                found.parent,
+                zvol_of(volume),
+                sparse=kind.sparse,
+                properties=kind.properties,
+                volblocksize=kind.volblocksize,
+            )
+        except AlreadyExists as err:
+            raise exception.ManageExistingVolumeTypeMismatch(reason=err.message) from err
 
     def manage_existing_get_size(self, volume: Volume, existing_ref: Reference) -> int:
         """Return a zvol's size in GiB, rounded up; it is grown to that when it is adopted.
@@ -62,8 +85,10 @@ class AdoptionVerbs(GroupVerbs):
         Cinder (29) deletes a volume in ``error_managing`` like any other, and the zvol may well be adopted:
         its own steps after the driver's can fail, or cinder-volume dies.
         """
-        if volume.status == _FAILED_ADOPTION:
-            self.unmanage(volume)
+        if volume.status == _FAILED_ADOPTION or not volume.size:
+            # A size is saved right behind the adoption: one without was never more than somebody else's zvol.
+            with translated():  # never as busy, on which Cinder would call it available
+                self._san.storage.release_zvol(self._parent_of(volume), zvol_of(volume))
         else:
             super().delete_volume(volume)
 
@@ -147,6 +172,9 @@ class AdoptionVerbs(GroupVerbs):
         above, _, leaf = _source(existing_ref).rpartition("/")
         parent = self._parent_of(volume)
         if above not in {"", str(parent)}:
+            if above in self._settings.parents:
+                message = f"{above}/{leaf} is in another pool: name that, as in HOST@BACKEND#{above}"
+                raise InvalidRequest(message)
             message = (
                 f"{above} is not that pool's parent, {parent}:"
                 f" 'zfs rename {above}/{leaf} {parent}/{leaf}' first"

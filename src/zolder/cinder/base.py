@@ -132,15 +132,21 @@ class DriverBase(driver.VolumeDriver):
     def get_pool(self, volume: Volume) -> str:
         """Return the pool of a volume whose record does not say it: the parent that has its zvol.
 
-        Cinder asks for it when cinder-volume starts, of volumes that are older than pools.
+        Cinder asks for it when cinder-volume starts, of volumes that are older than pools, and leaves those
+        alone for which this raises.
         """
-        *others, last = self._settings.parents
+        parents = self._settings.parents
+        if len(parents) == 1:
+            return str(parents[0])
         with translated():
-            for parent in others:
+            for parent in parents:
                 with suppress(NotFound):
                     self._san.storage.get_zvol(parent, zvol_of(volume))
                     return str(parent)
-        return str(last)
+            message = (
+                f"{zvol_of(volume)} is in none of {', '.join(parents)}: which pool it is in nobody knows"
+            )
+            raise NotFound(message)
 
     def _parent_of(self, volume: Volume) -> DatasetName:
         """Return the parent that a volume is in; call it where our errors are translated.

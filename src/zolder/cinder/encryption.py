@@ -27,9 +27,10 @@ _LEAST_HEADER_BYTES: Final = 8 * 4000 * 16
 
 
 @contextmanager
-def encrypt_image(context: object, volume: Volume, path: str, image_id: str) -> Iterator[str]:
+def encrypt_image(context: object, volume: Volume, path: str, image_id: str, *, suffix: str) -> Iterator[str]:
     """Yield the path of a raw image as LUKS with a volume's own key.
 
+    :param suffix: of the temporary files, by which Cinder finds what a killed cinder-volume left.
     :raises VolumeDriverException: the volume's encryption is none that qemu-img makes (LUKS alone).
     :raises ImageUnacceptable: with LUKS's header it is larger than the volume.
     """
@@ -39,9 +40,11 @@ def encrypt_image(context: object, volume: Volume, path: str, image_id: str) -> 
     key = key_manager.API(cfg.CONF).get(context, encryption["encryption_key_id"])
     passphrase = binascii.hexlify(key.get_encoded() or b"").decode()
     cipher = image_utils.decode_cipher(encryption["cipher"], encryption["key_size"])
-    with image_utils.temporary_file(prefix="zolder_luks_") as encrypted:
+    with image_utils.temporary_file(prefix="zolder_luks_", suffix=suffix) as encrypted:
         # NamedTemporaryFile's mode is 0600.
-        with tempfile.NamedTemporaryFile("w", dir=volume_utils.image_conversion_dir()) as secret:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=volume_utils.image_conversion_dir(), suffix=suffix
+        ) as secret:
             secret.write(passphrase)
             secret.flush()
             image_utils.convert_image(

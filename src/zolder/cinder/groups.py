@@ -112,9 +112,14 @@ class GroupVerbs(VolumeVerbs):
         :raises SnapshotNotFound, VolumeNotFound: a source is proven absent.
         :raises InvalidInput: a consistent group would not be in one zpool.
         """
-        consistent = volume_utils.is_group_a_cg_snapshot_type(group)
-        if consistent:
-            self._require_one_zpool([*volumes, *(source_vols or ())])
+        origins = (
+            [each.volume for each in snapshots or ()] if group_snapshot is not None else source_vols or ()
+        )
+        if volume_utils.is_group_a_cg_snapshot_type(group):
+            self._require_one_zpool(origins)
+        for volume, origin in zip(volumes, origins, strict=True):
+            # The scheduler places a whole group in one pool, and a clone is where its source is.
+            volume.host = origin.host
         if group_snapshot is not None:
             copies = [
                 _copying(self.create_volume_from_snapshot, volume, snapshot)
@@ -163,7 +168,7 @@ class GroupVerbs(VolumeVerbs):
         with ExitStack() as undo:
             for volume, copy in zip(volumes, copies, strict=True):
                 undo.callback(self._undo, volume)
-                updates.append({**copy(), "id": volume.id, "status": _AVAILABLE})
+                updates.append({**copy(), "id": volume.id, "status": _AVAILABLE, "host": volume.host})
             undo.pop_all()
         return {"status": _AVAILABLE}, updates
 

@@ -79,7 +79,7 @@ class ImageVerbs(DriverBase):
             return
         with (
             self._fetched(context, volume, image_service, image_id) as path,
-            encrypt_image(context, volume, path, image_id) as encrypted,
+            encrypt_image(context, volume, path, image_id, suffix=self._suffix) as encrypted,
         ):
             self._send(encrypted, volume, image_id)
 
@@ -94,11 +94,16 @@ class ImageVerbs(DriverBase):
         if self._settings.image_transfer == ATTACH:
             super().copy_volume_to_image(context, volume, image_service, image_meta)
             return
-        with image_utils.temporary_file(prefix="zolder_upload_") as path:
+        with image_utils.temporary_file(prefix="zolder_upload_", suffix=self._suffix) as path:
             self._receive(path, volume, image_meta["id"])
             volume_utils.upload_volume(
                 context, image_service, image_meta, path, volume, run_as_root=False, compress=True
             )
+
+    @property
+    def _suffix(self) -> str:
+        """How a temporary file ends, for cinder-volume to remove it at its start where it was killed."""
+        return str(volume_utils.extract_host(self.cluster_name or self.host))
 
     @contextmanager
     def _fetched(
@@ -109,7 +114,7 @@ class ImageVerbs(DriverBase):
         image_id: str,
     ) -> Iterator[str]:
         """Yield the path of an image as raw, no larger than the volume."""
-        with image_utils.temporary_file(prefix=f"zolder_image_{image_id}_") as path:
+        with image_utils.temporary_file(prefix=f"zolder_image_{image_id}_", suffix=self._suffix) as path:
             image_utils.fetch_to_raw(
                 context,
                 image_service,

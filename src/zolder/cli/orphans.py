@@ -32,7 +32,8 @@ def compare(parent: DatasetName, cinder: CinderSide, san: SanSide) -> tuple[Find
 def _zvols(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Finding]:
     snapshots = Counter(zvol for zvol, _ in san.snapshots)
     for name, zvol in san.zvols.items():
-        if name in cinder.volumes or name in cinder.others:
+        other = cinder.others.get(name)
+        if name in cinder.volumes or (other is not None and other.pool in {"", parent}):
             continue
         dataset = zvol_dataset(parent, name)
         deleted = name in cinder.deleted
@@ -41,6 +42,10 @@ def _zvols(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Fi
             if deleted
             else "Cinder knows no such volume: left over, or another cloud's"
         )
+        if other is not None:
+            meaning = (
+                f"Cinder has the volume at {other.host}: this is left of a create or a move that was cut"
+            )
         holds = snapshots[name]
         if holds:
             meaning += f"; it has {holds} snapshot{'s' if holds > 1 else ''}"

@@ -10,7 +10,7 @@ Sources: zfs_ioc_rename and zfs_secpolicy_rename_perms in zfs_ioctl.c, for lzc_r
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
@@ -25,10 +25,20 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.san import libzfs
+from zolder.san.aside import await_holders
 from zolder.san.attachments import Attachments
 from zolder.san.groups import ZfsGroups
-from zolder.san.libzfs import EXPORT_RECORD, SNAPSHOT_MARK, VIEW_MARK, VOLUME_MARK, Properties
+from zolder.san.libzfs import (
+    DELETED_MARK,
+    EXPORT_RECORD,
+    REVERT_MARK,
+    SNAPSHOT_MARK,
+    VIEW_MARK,
+    VOLUME_MARK,
+    Properties,
+)
 from zolder.san.lzc import ZfsError
+from zolder.san.reverting import settle
 from zolder.san.snapshots import list_snapshots
 from zolder.san.zpool import Zpool, find_mark, is_deferred, is_hidden, local, number, text, zvols_in
 from zolder.san.zvols import owner_of, shape_zvol
@@ -36,6 +46,7 @@ from zolder.san.zvols import owner_of, shape_zvol
 LOG = logging.getLogger(__name__)
 
 _OWN: Final = "zolder-"
+_UDEV_SECONDS: Final = 2.0
 # zfs_prop.h: a device without partitions, and none for snapshots.
 _SAFE: Final = {"volmode": (2, "dev"), "snapdev": (0, "hidden")}
 
@@ -47,7 +58,12 @@ class ZfsAdoption(ZfsGroups):
         """See ``Storage``."""
         zpool, dataset = self._zpool(parent), zvol_dataset(parent, zvol)
         found = zpool.look(dataset)
-        return self._found(zpool, dataset, found[dataset]) if found else None
+        if not found:
+            return None
+        # udev looks into what has just been made or renamed, and is no user.
+        with suppress(Busy):
+            await_holders(zpool, zvol, self._operation, seconds=_UDEV_SECONDS)
+        return self._found(zpool, dataset, found[dataset])
 
     def list_found_zvols(self, parent: DatasetName) -> tuple[FoundZvol, ...]:
         """See ``Storage``."""
@@ -84,7 +100,7 @@ class ZfsAdoption(ZfsGroups):
             place = new if new in seen else old
             now = _zvol(parent, zvol, volume_id, seen[place])
             self._require_adoptable(zpool, place, seen[place], former)
-            _require_unused(zpool, place)
+            await_holders(zpool, _name_of(place), self._operation)
             if volsize_bytes < now.volsize_bytes:
                 message = f"{place} has {now.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
@@ -104,6 +120,7 @@ class ZfsAdoption(ZfsGroups):
         """See ``Storage``."""
         dataset = zvol_dataset(parent, zvol)
         with self._changing(parent, zvol) as zpool:
+            settle(zpool, zvol, self._operation)
             found = zpool.look(dataset).get(dataset)
             ours = found is not None and find_mark(dataset, found) is not None and "volsize" in found
             if ours:
@@ -167,6 +184,7 @@ class ZfsAdoption(ZfsGroups):
         """See ``Storage``."""
         name = snapshot_dataset(parent, zvol, snapshot)
         with self._changing(parent, zvol) as zpool:
+            settle(zpool, zvol, self._operation)
             found = zpool.look(name).get(name)
             ours = (
                 found is not None and local(found, SNAPSHOT_MARK, name) is not None and not is_deferred(found)
@@ -201,6 +219,12 @@ class ZfsAdoption(ZfsGroups):
         if leaf.startswith(_OWN) or local(found, VIEW_MARK, dataset) is not None or is_hidden(found, dataset):
             message = f"{dataset} is Zolder's own: a snapshot's view, or what clones of a deleted volume need"
             raise NotPermitted(message)
+        for option in (DELETED_MARK, REVERT_MARK):
+            if local(found, option, dataset) is not None:
+                message = (
+                    f"{dataset} was deleted once and is marked so: 'zfs inherit {option} {dataset}' first"
+                )
+                raise NotPermitted(message)
         _name_of(dataset)
         if volume_id != former:
             message = f"{dataset} is marked as {f'volume {volume_id}' if volume_id else 'no volume'}"

@@ -41,20 +41,25 @@ def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName:
     return finish_putting_aside(zpool, zvol, operation)
 
 
-def await_holders(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+def await_holders(
+    zpool: Zpool, zvol: ZvolName, operation: Operation, *, seconds: float | None = None
+) -> None:
     """Wait a bounded time until nobody has a zvol's device open.
+
+    :param seconds: as long as a destroy waits where none are given.
 
     :raises Busy: somebody still has, and is named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
+    seconds = BUSY_SECONDS if seconds is None else seconds
 
     def free() -> bool | None:
         return None if zpool.privileged.read_holders(zpool.parent, zvol) else True
 
-    announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
-    if operation.wait_for(free, seconds=BUSY_SECONDS, announce=announce) is None:
+    announce = f"{dataset} is busy: waiting up to {seconds:g} s for its holders"
+    if operation.wait_for(free, seconds=seconds, announce=announce) is None:
         holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
-        message = f"{dataset} is held by {', '.join(holders) or 'somebody who has just let go'}"
+        message = f"{dataset} is in use: it is held by {', '.join(holders) or 'somebody who has just let go'}"
         raise Busy(message, holders=holders)
 
 
@@ -125,6 +130,8 @@ def collect(zpool: Zpool, zvol: ZvolName, operation: Operation) -> str | None:
     found = zpool.glance(dataset).get(dataset)
     if found is None or not is_deleted(found, dataset) or held_by_deleted(dataset):
         return None
+    if is_reverted(found, dataset) and zvol != put_aside_name(number(found, "guid")):
+        return None  # a revert is under way, or was cut: zolder.san.reverting ends it
     if not destroy_zvol(zpool, zvol, operation, release=lambda: None):
         return None
     return text(found, "origin")

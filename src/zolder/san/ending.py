@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from zolder.errors import Busy, Error
+from zolder.errors import BackendError, Busy, Error
 from zolder.model import Change, PutAside, Zvol
 from zolder.names import (
     DatasetName,
@@ -37,7 +37,7 @@ from zolder.san.reverting import revert_zvol, settle, unsettled_in, was_reverted
 from zolder.san.settling import settling
 from zolder.san.snapshots import remove_snapshot, remove_uncloned, require_snapshot
 from zolder.san.views import views_of
-from zolder.san.zpool import is_hidden, local, require_zvol, text
+from zolder.san.zpool import is_deleted, is_hidden, local, require_zvol, text
 from zolder.san.zvols import destroy_zvol, look_at
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class ZfsEnding(ZfsCounting):
             found = zpool.look(dataset)
             if (not found or is_hidden(found[dataset], dataset)) and settle(zpool, zvol, self._operation):
                 found = zpool.look(dataset)
-            if found and is_hidden(found[dataset], dataset):
+            if found and is_deleted(found[dataset], dataset):
                 aside = finish_putting_aside(zpool, zvol, self._operation)  # cut short before
                 found, origin = {}, f"{zvol_dataset(parent, aside)}@"
             elif found:
@@ -91,6 +91,8 @@ class ZfsEnding(ZfsCounting):
             if wish is not None:
                 message = f"{dataset} is exported: detach it first"
                 raise Busy(message, holders=list(wish.initiators))
+            # What was let in by an export that was cut is on no record.
+            Attachments(self._policy, zpool, zvol).close_all()
             await_holders(zpool, zvol, self._operation)
             with self._counting(parent, zvol, volsize_bytes):
                 aside = revert_zvol(zpool, found, name, wanted, self._operation)
@@ -99,8 +101,14 @@ class ZfsEnding(ZfsCounting):
 
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
         """See ``Storage``."""
-        children = self._zpool(parent).children()
-        each = (describe(parent, dataset, children) for dataset in put_aside_in(children))
+        zpool = self._zpool(parent)
+        children, each = zpool.children(), []
+        for dataset in put_aside_in(children):
+            try:
+                each.append(describe(parent, dataset, children))
+            except BackendError:
+                if zpool.look(dataset):
+                    raise
         return tuple(item for item in each if item is not None)
 
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
@@ -143,5 +151,10 @@ class ZfsEnding(ZfsCounting):
                     LOG.warning("a revert of %s that was cut stays so: %s", zvol, err.message)
         if self._policy.allows("delete_zvol"):
             for dataset in put_aside_in(children):
-                if not libzfs.library().snapshots(dataset):
+                try:
+                    held = bool(libzfs.library().snapshots(dataset))
+                except BackendError as err:
+                    held = True  # it has gone since it was listed, most likely
+                    LOG.warning("%s cannot be looked at: %s", dataset, err.message)
+                if not held:
                     self._collect(parent, f"{dataset}@")

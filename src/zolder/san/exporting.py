@@ -20,6 +20,7 @@ from zolder.names import (
     SnapshotName,
     VolumeId,
     ZvolName,
+    reverted_name,
     snapshot_dataset,
     view_name,
     zvol_dataset,
@@ -180,9 +181,18 @@ class ZfsExports(Storage):
         return tuple(views_in(self._zpool(parent).children()))
 
     def settle(self, parent: DatasetName, zvol: ZvolName) -> bool:
-        """End what a revert that was cut has left of a zvol; return whether there was anything."""
+        """End what a revert that was cut has left of a zvol; return whether there was anything.
+
+        :raises Busy: there is, and this identity may only look.
+        """
         with self._changing(parent, zvol) as zpool:
-            return settle(zpool, zvol, self._operation)
+            if self._policy.allows("revert_zvol"):
+                return settle(zpool, zvol, self._operation)
+            clone = zvol_dataset(parent, reverted_name(zvol))
+            if zpool.glance(clone):
+                message = f"a revert of {parent}/{zvol} was cut: the next request of who may write ends it"
+                raise Busy(message, holders=[clone])
+            return False
 
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:

@@ -37,9 +37,8 @@ class ZfsGroups(ZfsCounting):
         try:
             return self._create_snapshots(parent, members)
         except NotFound:
-            settled = [self.settle(member.parent, member.zvol) for member in members]
-            if not any(settled):
-                raise
+            for member in members:
+                self.settle(member.parent, member.zvol)
         return self._create_snapshots(parent, members)
 
     def _create_snapshots(

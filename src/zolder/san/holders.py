@@ -36,6 +36,7 @@ def holders_of(dataset: str, node: Path | None, *, root: Path = Path("/")) -> li
         *_swapping(nodes, root / "proc"),
         *_processes(nodes, root / "proc"),
         *_backstores({*nodes, f"/dev/zvol/{dataset}"}, root / "sys/kernel/config/target"),
+        *_namespaces({*nodes, f"/dev/zvol/{dataset}"}, root / "sys/kernel/config/nvmet/subsystems"),
     ]
 
 
@@ -101,6 +102,14 @@ def _backstores(names: set[str], target: Path) -> Iterator[str]:
             # Ours have the node's own name; those of others may go by any link to it.
             if udev_path in names or (udev_path and os.path.realpath(udev_path) in names):
                 yield f"LIO backstore {hba}/{backstore}"
+
+
+def _namespaces(names: set[str], subsystems: Path) -> Iterator[str]:
+    for subsystem in _names(subsystems):
+        for number in _names(subsystems / subsystem / "namespaces"):
+            namespace = subsystems / subsystem / "namespaces" / number
+            if _text(namespace / "device_path") in names and _text(namespace / "enable") == "1":
+                yield f"nvmet namespace {number} of {subsystem}"
 
 
 def _names(folder: str | Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from zolder.api import check_volsize
 from zolder.errors import InvalidRequest, NotPermitted
 from zolder.model import Route
-from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix
+from zolder.names import DatasetName, Identity, Name, Portal, TargetPrefix, is_between
 from zolder.properties import Daring, daring
 
 GIB: Final = 2**30
@@ -18,6 +18,8 @@ GIB: Final = 2**30
 _READING: Final = ("find_", "get_", "list_", "read_holders")
 # What makes ours what others made: a parent has to be listed for it by itself.
 _ADOPTING: Final = "adopt_"
+# What the agent asks of root about what is its own, too.
+_LOOKING_AT_OWN: Final = "read_holders"
 # How the requests begin that each role may ask for. A role that is not written down is "volumes". What a
 # replica receives comes with replication; until then its identity looks.
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,6 +58,8 @@ class Policy:
             message = f"identity {self.identity} is {self.role} in this SAN's policy: it may not {method}"
             raise NotPermitted(message)
         self._check_listed("parent", [arguments["parent"]], self.parents)
+        if method != _LOOKING_AT_OWN:
+            self._check_names(arguments)
         if "members" in arguments:
             self._check_listed("parent", [member.parent for member in arguments["members"]], self.parents)
         if method.startswith(_ADOPTING):
@@ -68,6 +72,16 @@ class Policy:
             check_volsize(arguments["volsize_bytes"])
             if self.max_volume_gib is not None and arguments["volsize_bytes"] > self.max_volume_gib * GIB:
                 self._refuse("max_volume_gib", f"{self.max_volume_gib} GiB in one volume")
+
+    @staticmethod
+    def _check_names(arguments: Mapping[str, Any]) -> None:
+        """Keep requests off what is no volume any more, or none yet: its names are the agent's own."""
+        named = [arguments.get("zvol"), arguments.get("source")]
+        named += [one.zvol for one in (*arguments.get("members", ()), *arguments.get("wanted", ()))]
+        for name in named:
+            if isinstance(name, str) and is_between(name):
+                message = f"{name} is no volume: such names are the agent's own"
+                raise NotPermitted(message)
 
     def allows(self, method: str) -> bool:
         """Say whether its role has such a request."""

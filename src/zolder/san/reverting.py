@@ -22,7 +22,7 @@ from zolder.model import Zvol
 from zolder.names import OperationId, ZvolName, reverted_name, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.aside import finish_putting_aside, is_reverted, mark_deleted, unmark_deleted
-from zolder.san.libzfs import REVERT_MARK, REVERT_NOTE, VOLUME_MARK, Properties
+from zolder.san.libzfs import CONTENTS_NOTE, REVERT_MARK, REVERT_NOTE, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.properties import numbered
@@ -63,6 +63,8 @@ def revert_zvol(
     try:
         if later:
             return _replace(zpool, rolled, snapshot, wanted, operation)
+        # A write that was cut before it must not go on behind it (zolder.san.contents).
+        libzfs.library().set_property(dataset, CONTENTS_NOTE, None)
         zpool.library.rollback(dataset, snapshot)
         shape_zvol(zpool, rolled, wanted)
         libzfs.library().set_property(dataset, REVERT_NOTE, operation.id)
@@ -88,11 +90,13 @@ def settle(zpool: Zpool, zvol: ZvolName, operation: Operation) -> bool:
             stage = local(found[clone], REVERT_MARK, clone)
             if stage not in {f"{_BEGUN}{zvol}", f"{_PROMOTED}{zvol}"}:
                 refuse_foreign(clone)
-            if stage == f"{_BEGUN}{zvol}" and not is_reverted(found.get(dataset, {}), dataset):
+            # What was promoted has snapshots of its own, and all that the volume is: it is never destroyed.
+            promoted = stage == f"{_PROMOTED}{zvol}" or libzfs.library().snapshots(clone)
+            if not promoted and not is_reverted(found.get(dataset, {}), dataset):
                 destroy_zvol(zpool, reverted_name(zvol), operation, release=lambda: None)
             else:
                 _take_over(zpool, zvol, operation)
-        elif dataset in found and local(found[dataset], REVERT_MARK, dataset) is not None:
+        elif dataset in found and local(found[dataset], REVERT_MARK, dataset) == f"{_PROMOTED}{zvol}":
             libzfs.library().set_property(dataset, REVERT_MARK, None)
         else:
             return False

@@ -10,13 +10,14 @@ folders nor its locks; two that meet at one target's name wait for each other he
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from zolder.errors import Busy, Error, NotFound, NotPermitted, TransportError
+from zolder.errors import BackendError, Busy, Error, NotFound, NotPermitted, TransportError
 from zolder.model import Chap, Export, Route
 from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.descriptors import open_zvol_device
+from zolder.san.device import open_zvol
 from zolder.san.exports import ZvolExport, list_exports
 from zolder.san.holders import holders_of
 from zolder.san.libzfs import Properties
@@ -54,8 +55,11 @@ class Root(Privileged):
         self._secrets = secrets or Secrets()
 
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
-        """See ``Privileged``."""
-        return tuple(holders_of(zvol_dataset(parent, zvol), None))
+        """See ``Privileged``; by the device's own name, for udev's link may lack or lead to another."""
+        dataset, node = zvol_dataset(parent, zvol), None
+        with suppress(BackendError), open_zvol(dataset, timeout_seconds=0) as device:
+            node = device.path
+        return tuple(holders_of(dataset, node))
 
     def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
         """See ``Privileged``."""

@@ -1,6 +1,7 @@
 """Asks once more where a zvol was not found because a revert of it was cut: it is settled first.
 
-Costs nothing where all is well: only what is not there is looked for under the name that a revert gives.
+Costs nothing where all is well: only what is not there is looked for under the name that a revert gives, and
+once more under its own.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def settling(
                 return method(self, *args, **kwargs)
             except NotFound:
                 named = signature.bind(self, *args, **kwargs).arguments
-                if not self.settle(named["parent"], named[of]):
-                    raise
+                self.settle(named["parent"], named[of])
+            # Whether there was anything: a revert beside may have ended between the look and the lock.
             return method(self, *args, **kwargs)
 
         return whole
