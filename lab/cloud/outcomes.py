@@ -15,7 +15,7 @@ MEANINGS = {
     "compute": "need Nova, which the cloud does not have",
     "nova": "need Nova, which the cloud does not have",
     "backup": "need cinder-backup, which needs an initiator; this machine has none",
-    "manage": "manage volumes and snapshots, which the driver does not do yet",
+    "manage": "manage volumes and snapshots, which this SAN's policy does not let anybody (--manage)",
 }
 PASSED, SKIPPED = ("success", "xfail"), ("skip",)
 

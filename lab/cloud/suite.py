@@ -152,10 +152,15 @@ def run_suite(ground: Ground, regex: str, concurrency: int) -> Outcomes:
                 if line.startswith("{"):
                     sys.stdout.write(line)
                     sys.stdout.flush()
+            status = process.wait()
         finally:
             process.kill()
             process.wait()
-    return read_results(ground, work)
+    outcomes = read_results(ground, work)
+    if status and not outcomes.failed:
+        message = f"Tempest ended with exit status {status} and without a failed test: some never began"
+        raise LabError(message)
+    return outcomes
 
 
 def read_results(ground: Ground, work: Path) -> Outcomes:
