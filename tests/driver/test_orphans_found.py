@@ -13,7 +13,7 @@ from zolder.cli.cinder_side import CinderReader
 from zolder.cli.finding import Kind
 from zolder.cli.sides import SanSide
 from zolder.model import Access
-from zolder.names import AttachmentId, SnapshotName, VolumeId
+from zolder.names import AttachmentId, DatasetName, SnapshotName, VolumeId
 
 
 def test_nothing_found(cloud: Cloud) -> None:
@@ -130,3 +130,26 @@ def test_view_of_another_back_end(cloud: Cloud) -> None:
         view_id=VolumeId(snapshot), route=ROUTE, attachment=None, chap=None,
     )  # fmt: skip
     assert cloud.kinds() == []
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_management_that_failed(cloud: Cloud, *, adopted: bool) -> None:
+    """It is no loss, and what is to be done about it deletes no data."""
+    volume = cloud.add_volume(zvol=adopted, status="error_managing", size=0)
+    [finding] = cloud.findings()
+    assert f"`openstack volume delete {volume}`" in finding["advice"]
+    assert "no data" in finding["advice"]
+
+
+def test_what_a_create_in_another_pool_left(cloud: Cloud) -> None:
+    """A zvol whose volume Cinder has in another pool by now is found, and where that is."""
+    volume = cloud.add_volume(host="control@one#fast/volumes")
+    cloud.configuration.write_text(
+        cloud.configuration.read_text()
+        .replace("[one]\n", f"[one]\nsan_zfs_volume_base = {PARENT}, fast/volumes\n")
+        .replace("other, one, two", "one")
+    )
+    cloud.san._parents = (PARENT, DatasetName("fast/volumes"))
+    found = {finding["kind"]: finding for finding in cloud.findings()}
+    assert found[Kind.ZVOL_ONLY_ON_SAN]["object"] == f"{PARENT}/volume-{volume}"
+    assert "control@one#fast/volumes" in found[Kind.ZVOL_ONLY_ON_SAN]["meaning"]

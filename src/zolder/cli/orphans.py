@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from zolder.cli.accesses import find_accesses
 from zolder.cli.finding import Finding, Kind
 from zolder.cli.sides import CinderSide, SanSide, VolumeRow
 from zolder.model import Zvol
 from zolder.names import DatasetName, snapshot_dataset, zvol_dataset
+
+_MANAGING_FAILED: Final = "error_managing"
 
 
 def compare(parent: DatasetName, cinder: CinderSide, san: SanSide) -> tuple[Finding, ...]:
@@ -74,6 +77,9 @@ def _missing_zvol(parent: DatasetName, volume: VolumeRow) -> Finding:
     if volume.status == "error" and not volume.was_made:
         meaning = "its creation failed, so there is none, as is to be expected"
         advice = f"`openstack volume delete {volume.id}`"
+    elif volume.status == _MANAGING_FAILED:
+        meaning = "its management was refused, so there is none of its name"
+        advice = f"`openstack volume delete {volume.id}`, which deletes no data"
     elif volume.status == "error_deleting":
         meaning = "its deletion failed in Cinder after the zvol had gone"
         advice = f"`openstack volume delete {volume.id}` again"
@@ -105,7 +111,15 @@ def _differences(parent: DatasetName, volume: VolumeRow, zvol: Zvol) -> Iterator
             " it has before anybody attaches it",
             volume_id=volume.id,
         )
-    if zvol.volsize_bytes != volume.size_bytes:
+    if volume.status == _MANAGING_FAILED and not volume.size_bytes:
+        yield Finding(
+            Kind.SIZE_DIFFERS,
+            dataset,
+            "Cinder took its management for failed, and the zvol is adopted",
+            f"`openstack volume delete {volume.id}`, which gives the zvol back and deletes no data",
+            volume_id=volume.id,
+        )
+    elif zvol.volsize_bytes != volume.size_bytes:
         smaller = zvol.volsize_bytes < volume.size_bytes
         yield Finding(
             Kind.SIZE_DIFFERS,
