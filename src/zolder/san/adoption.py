@@ -10,7 +10,7 @@ Sources: zfs_ioc_rename and zfs_secpolicy_rename_perms in zfs_ioctl.c, for lzc_r
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
@@ -46,7 +46,8 @@ from zolder.san.zvols import owner_of, shape_zvol
 LOG = logging.getLogger(__name__)
 
 _OWN: Final = "zolder-"
-_UDEV_SECONDS: Final = 2.0
+# udev looks into what has just been made or renamed, and is no user (zolder.san.holders has the form).
+_UDEVS: Final = ("((udev-worker))", "(systemd-udevd)")
 # zfs_prop.h: a device without partitions, and none for snapshots.
 _SAFE: Final = {"volmode": (2, "dev"), "snapdev": (0, "hidden")}
 
@@ -58,12 +59,7 @@ class ZfsAdoption(ZfsGroups):
         """See ``Storage``."""
         zpool, dataset = self._zpool(parent), zvol_dataset(parent, zvol)
         found = zpool.look(dataset)
-        if not found:
-            return None
-        # udev looks into what has just been made or renamed, and is no user.
-        with suppress(Busy):
-            await_holders(zpool, zvol, self._operation, seconds=_UDEV_SECONDS)
-        return self._found(zpool, dataset, found[dataset])
+        return self._found(zpool, dataset, found[dataset]) if found else None
 
     def list_found_zvols(self, parent: DatasetName) -> tuple[FoundZvol, ...]:
         """See ``Storage``."""
@@ -249,7 +245,8 @@ def _require_unused(zpool: Zpool, dataset: str) -> None:
 
     :raises Busy: somebody does, and is named.
     """
-    holders = list(zpool.privileged.read_holders(zpool.parent, _name_of(dataset)))
+    each = zpool.privileged.read_holders(zpool.parent, _name_of(dataset))
+    holders = [holder for holder in each if not holder.endswith(_UDEVS)]
     if holders:
         message = f"{dataset} is in use: it is held by {', '.join(holders[:8])}"
         raise Busy(message, holders=holders)

@@ -41,23 +41,18 @@ def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName:
     return finish_putting_aside(zpool, zvol, operation)
 
 
-def await_holders(
-    zpool: Zpool, zvol: ZvolName, operation: Operation, *, seconds: float | None = None
-) -> None:
+def await_holders(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
     """Wait a bounded time until nobody has a zvol's device open.
-
-    :param seconds: as long as a destroy waits where none are given.
 
     :raises Busy: somebody still has, and is named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    seconds = BUSY_SECONDS if seconds is None else seconds
 
     def free() -> bool | None:
         return None if zpool.privileged.read_holders(zpool.parent, zvol) else True
 
-    announce = f"{dataset} is busy: waiting up to {seconds:g} s for its holders"
-    if operation.wait_for(free, seconds=seconds, announce=announce) is None:
+    announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
+    if operation.wait_for(free, seconds=BUSY_SECONDS, announce=announce) is None:
         holders = list(zpool.privileged.read_holders(zpool.parent, zvol))
         message = f"{dataset} is in use: it is held by {', '.join(holders) or 'somebody who has just let go'}"
         raise Busy(message, holders=holders)
