@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint types ## Lint, types, unit, contract, driver, then the lab (40 minutes warm)
+test: lint types ## Lint, types, unit, contract, driver, then the lab (about an hour warm)
 	@tools/part tests $(PYTEST) $(PARALLEL) -m "not lab"
 	@tools/part machines $(BIN)/python -m lab build
 	@tools/part lab $(PYTEST) $(PARALLEL) -m lab

@@ -107,10 +107,10 @@ class FakeState(Storage):
         self.imported = True
 
     def plant_foreign_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int = 16 * 2**20
+        self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int = 16 * 2**20, sparse: bool = True
     ) -> None:
         """Put there what Zolder did not make."""
-        self._foreign[zvol_dataset(parent, zvol)] = Zvol(parent, zvol, NO_VOLUME, volsize_bytes, sparse=True)
+        self._foreign[zvol_dataset(parent, zvol)] = Zvol(parent, zvol, NO_VOLUME, volsize_bytes, sparse)
         self._blocks[zvol_dataset(parent, zvol)] = {}
 
     def plant_foreign_snapshot(self, parent: DatasetName, zvol: ZvolName, name: str) -> None:

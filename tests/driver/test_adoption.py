@@ -315,7 +315,7 @@ def test_a_type_holds_for_what_is_managed(cinder: Managing, san: FakeStorage) ->
         ({"zolder:compression": "zstd"}, True),
         ({"zolder:volblocksize": "64k"}, False),
     ):
-        san.plant_foreign_zvol(PARENT, OLD)
+        san.plant_foreign_zvol(PARENT, OLD, sparse=False)
         volume = cinder.row()
         volume.volume_type.extra_specs = words
         if not fits:
@@ -323,4 +323,5 @@ def test_a_type_holds_for_what_is_managed(cinder: Managing, san: FakeStorage) ->
                 cinder.manager.driver.manage_existing(volume, named(OLD))
             continue
         cinder.manager.driver.manage_existing(volume, named(OLD))
-        assert san.get_zvol(PARENT, ZvolName(volume.name)).properties.compression == "zstd"
+        managed = san.get_zvol(PARENT, ZvolName(volume.name))
+        assert (managed.properties.compression, managed.sparse) == ("zstd", False), "no word of thin"

@@ -71,8 +71,8 @@ class ZfsThatRenames(ZfsWithClones):
             self.datasets[clone]["origin"] = above
         self.datasets[source]["origin"] = Property(f"{clone}@{origin.partition('@')[2]}", None)
 
-    def mark_deleted(self, dataset: str, properties: Mapping[str, str]) -> None:
-        """Be the zfs command."""
+    def set_properties(self, dataset: str, properties: Mapping[str, str]) -> None:
+        """Be libzfs."""
         self._steps.take("mark")
         self.datasets[dataset] |= {name: Property(text, dataset) for name, text in properties.items()}
 
@@ -84,7 +84,6 @@ def begin(folder: Path, patch: pytest.MonkeyPatch) -> KeptSan:
     kept.zfs = ZfsThatRenames(kept.steps)
     kept.install(patch)
     patch.setattr(zfs, "clones_of", kept.zfs.clones_of)
-    patch.setattr(zfs, "mark_deleted", kept.zfs.mark_deleted)
     patch.setattr(asides, "BUSY_SECONDS", 0.1)
     kept.zfs.datasets[DATASET]["guid"] = Property(GUID, None)
     kept.zfs.datasets[ORIGIN] |= {"defer_destroy": Property(1, None), "createtxg": Property(5, None)}

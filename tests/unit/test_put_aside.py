@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.ending_san import ASIDE, COPY, COPY_ID, ORIGIN, begin
+from tests.unit.ending_san import ASIDE, COPY, COPY_ID, ORIGIN, ZfsThatRenames, begin
 from tests.unit.kept_san import DATASET, ID, PARENT, SNAPSHOT, ZVOL, KeptSan, operation
 from tests.unit.kernel_tree import Killed
 from zolder.errors import Busy
 from zolder.model import Change
 from zolder.names import ZvolName
 from zolder.san import aside as asides
-from zolder.san import zfs
 from zolder.san.libzfs import DELETED_MARK, SNAPSHOT_MARK, Property
 
 
@@ -89,13 +88,14 @@ def test_who_has_it_open_keeps_it(san: KeptSan, monkeypatch: pytest.MonkeyPatch)
 
 def test_its_last_clone_goes_meanwhile(san: KeptSan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the last clone went just before the mark stood, what was put aside goes as well."""
-    mark = zfs.mark_deleted
+    assert isinstance(san.zfs, ZfsThatRenames)
+    mark = san.zfs.set_properties
 
     def race(dataset: str, properties: Mapping[str, str]) -> None:
         del san.zfs.datasets[f"{PARENT}/{COPY}"], san.zfs.datasets[ORIGIN]
         mark(dataset, properties)
 
-    monkeypatch.setattr(zfs, "mark_deleted", race)
+    monkeypatch.setattr(san.zfs, "set_properties", race)
     assert delete(san).changed
     assert names(san) == {PARENT}
 

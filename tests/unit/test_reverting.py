@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,6 +86,17 @@ def count_steps(folder: Path, patch: pytest.MonkeyPatch) -> int:
     return len(san.steps.taken)
 
 
+def each_cut(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[tuple[int, KeptSan]]:
+    """Yield a SAN for each step before which a revert was killed."""
+    for step in range(count_steps(folder / "counted", patch)):
+        san = prepare(folder / str(step), patch)
+        san.steps.start(kill_at=step)
+        with pytest.raises(Killed):
+            revert(san)
+        san.steps.start()
+        yield step, san
+
+
 def test_the_steps(san: KeptSan) -> None:
     """The zvol is hidden before anything of it moves, and the clone shows last."""
     san.steps.start()
@@ -114,12 +125,7 @@ def test_asked_twice(san: KeptSan) -> None:
 
 def test_killed_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill at every step, asking again ends it as without."""
-    for step in range(count_steps(tmp_path / "counted", monkeypatch)):
-        san = prepare(tmp_path / str(step), monkeypatch)
-        san.steps.start(kill_at=step)
-        with pytest.raises(Killed):
-            revert(san)
-        san.steps.start()
+    for step, san in each_cut(tmp_path, monkeypatch):
         revert(san)
         assert (names(san), is_clean(san)) == (DONE, True), f"killed at step {step}"
 
@@ -141,12 +147,7 @@ NEXT: dict[str, Callable[[ZfsStorage], object]] = {
 @pytest.mark.parametrize("asked", NEXT)
 def test_whoever_comes_next_settles_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     """After a kill at any step any request finds the zvol whole, as it was or reverted."""
-    for step in range(count_steps(tmp_path / "counted", monkeypatch)):
-        san = prepare(tmp_path / str(step), monkeypatch)
-        san.steps.start(kill_at=step)
-        with pytest.raises(Killed):
-            revert(san)
-        san.steps.start()
+    for step, san in each_cut(tmp_path, monkeypatch):
         NEXT[asked](san.storage())
         san.storage().get_zvol(PARENT, ZVOL)  # what asks for a snapshot alone may have missed nothing
         assert is_clean(san), f"killed at step {step}"
@@ -160,12 +161,7 @@ def test_whoever_comes_next_settles_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_delete_settles_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted after a kill at any step, a zvol leaves nothing, and nothing comes back."""
-    for step in range(count_steps(tmp_path / "counted", monkeypatch)):
-        san = prepare(tmp_path / str(step), monkeypatch)
-        san.steps.start(kill_at=step)
-        with pytest.raises(Killed):
-            revert(san)
-        san.steps.start()
+    for step, san in each_cut(tmp_path, monkeypatch):
         for name in (SNAPSHOT, OLDER):
             san.storage().delete_snapshot(PARENT, ZVOL, name)
         san.storage().delete_zvol(PARENT, ZVOL)
@@ -210,12 +206,7 @@ def test_a_mark_that_somebody_wrote(san: KeptSan) -> None:
 
 def test_the_last_clone_ends_behind_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cut revert has hidden does not go with its last clone: the volume is whole."""
-    for step in range(count_steps(tmp_path / "counted", monkeypatch)):
-        san = prepare(tmp_path / str(step), monkeypatch)
-        san.steps.start(kill_at=step)
-        with pytest.raises(Killed):
-            revert(san)
-        san.steps.start()
+    for step, san in each_cut(tmp_path, monkeypatch):
         san.storage().delete_zvol(PARENT, COPY)
         san.storage().get_zvol(PARENT, ZVOL)
         san.storage().get_figures(PARENT)
@@ -227,12 +218,9 @@ def test_the_last_clone_ends_behind_a_cut(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_reader_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An identity that may only look settles nothing, and is not told that the volume is absent."""
     reader = dataclasses.replace(POLICY, role="read-only")
-    for step in range(2, count_steps(tmp_path / "counted", monkeypatch)):
-        san = prepare(tmp_path / str(step), monkeypatch)
-        san.steps.start(kill_at=step)
-        with pytest.raises(Killed):
-            revert(san)
-        san.steps.start()
+    for step, san in each_cut(tmp_path, monkeypatch):
+        if step < 2:
+            continue  # not hidden yet
         for name in (ZVOL, ZvolName(CLONE.rpartition("/")[2])):
             with suppress(Busy, NotFound):
                 san.storage(reader).get_zvol(PARENT, name)

@@ -18,8 +18,9 @@ from cinder.volume import volume_utils
 from zolder.cinder.groups import GroupVerbs
 from zolder.cinder.objects import Snapshot, Volume
 from zolder.cinder.translate import GIB, size_bytes, snapshot_of, translated, volume_id_of, zvol_of
+from zolder.cinder.volume_types import read_kind
 from zolder.errors import AlreadyExists, Busy, Error, InvalidRequest, NotFound, NotPermitted
-from zolder.model import FoundSnapshot, FoundZvol
+from zolder.model import FoundSnapshot, FoundZvol, Zvol
 from zolder.names import SnapshotName, VolumeId, ZvolName
 
 Reference: TypeAlias = dict[str, Any]
@@ -40,7 +41,7 @@ class AdoptionVerbs(GroupVerbs):
         """
         with _refused(existing_ref):
             found = self._find(volume, existing_ref)
-            self._san.storage.adopt_zvol(
+            adopted = self._san.storage.adopt_zvol(
                 found.parent,
                 ZvolName(found.name),
                 zvol_of(volume),
@@ -48,10 +49,10 @@ class AdoptionVerbs(GroupVerbs):
                 former=found.volume_id,
                 volsize_bytes=size_bytes(_gib(found.volsize_bytes)),
             )
-            self._give_type(volume, found)
+            self._give_type(volume, adopted.value)
             return self._exports.describe(volume)
 
-    def _give_type(self, volume: Volume, found: FoundZvol) -> None:
+    def _give_type(self, volume: Volume, adopted: Zvol) -> None:
         """Give an adopted zvol what its volume's type says; without a word of ours it keeps what it has.
 
         :raises ManageExistingVolumeTypeMismatch: it has other blocks than the type says.
@@ -59,11 +60,11 @@ class AdoptionVerbs(GroupVerbs):
         specs = (volume.volume_type.extra_specs or {}) if volume.volume_type_id else {}
         if not any(key.startswith(_TYPE_WORDS) for key in specs):
             return
-        kind = self._kind_of(volume)
+        kind = read_kind(specs, sparse=adopted.sparse)
         try:
             self._san.storage.set_zvol_properties(
-                found.parent,
-                zvol_of(volume),
+                adopted.parent,
+                adopted.name,
                 sparse=kind.sparse,
                 properties=kind.properties,
                 volblocksize=kind.volblocksize,

@@ -39,6 +39,7 @@ LOG = logging.getLogger(__name__)
 
 # A line that is lost so often without having carried anything further is cut by what the operation does.
 _MAX_LOSSES: Final = 5
+# Before a lost line is taken up again, and once more for each in a row that carried nothing.
 _PAUSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 45.0
 # Longer than the agent itself waits for contents, and than a sync or a clearing may take between two words.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
@@ -40,7 +41,7 @@ from zolder.san.libzfs import (
 from zolder.san.lzc import ZfsError
 from zolder.san.reverting import settle
 from zolder.san.snapshots import list_snapshots
-from zolder.san.zpool import Zpool, find_mark, is_deferred, is_hidden, local, number, text, zvols_in
+from zolder.san.zpool import Zpool, describe_zvol, find_mark, is_deferred, is_hidden, local, number, zvols_in
 from zolder.san.zvols import owner_of, shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -89,14 +90,14 @@ class ZfsAdoption(ZfsGroups):
                 message = f"{new} exists: {old} cannot have its name"
                 raise AlreadyExists(message)
             if new in seen and find_mark(new, seen[new]) == volume_id:
-                return Change(changed=False, value=_zvol(parent, zvol, volume_id, seen[new]))
+                return Change(changed=False, value=describe_zvol(parent, zvol, volume_id, seen[new]))
             if not seen:
                 message = f"{old} does not exist"
                 raise NotFound(message)
             place = new if new in seen else old
-            now = _zvol(parent, zvol, volume_id, seen[place])
             self._require_adoptable(zpool, place, seen[place], former)
-            await_holders(zpool, _name_of(place), self._operation)
+            await_holders(zpool, _name_of(place), self._operation, release=lambda: None)
+            now = replace(describe_zvol(parent, _name_of(place), volume_id, seen[place]), name=zvol)
             if volsize_bytes < now.volsize_bytes:
                 message = f"{place} has {now.volsize_bytes} bytes and is never shrunk"
                 raise InvalidRequest(message)
@@ -104,7 +105,7 @@ class ZfsAdoption(ZfsGroups):
                 if place != new:
                     rename(zpool, old, new)
                     undo.callback(_name_back, zpool, new, old)
-                wanted = Zvol(parent, zvol, volume_id, volsize_bytes, now.sparse, now.origin)
+                wanted = replace(now, volsize_bytes=volsize_bytes)
                 shape_zvol(zpool, now, wanted)
                 mark(zpool, new, VOLUME_MARK, volume_id)
                 undo.pop_all()
@@ -250,11 +251,6 @@ def _require_unused(zpool: Zpool, dataset: str) -> None:
     if holders:
         message = f"{dataset} is in use: it is held by {', '.join(holders[:8])}"
         raise Busy(message, holders=holders)
-
-
-def _zvol(parent: DatasetName, zvol: ZvolName, volume_id: VolumeId, found: Properties) -> Zvol:
-    sparse = number(found, "refreservation") == 0
-    return Zvol(parent, zvol, volume_id, number(found, "volsize"), sparse, text(found, "origin"))
 
 
 def rename(zpool: Zpool, old: str, new: str) -> None:

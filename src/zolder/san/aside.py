@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,26 +30,40 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _MOVED_ON: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.EXDEV})
 
 
-def put_aside(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName:
-    """Put a zvol aside that was found to be ours, exported to nobody and held by deleted snapshots alone.
+def put_aside(
+    zpool: Zpool, zvol: ZvolName, operation: Operation, *, release: Callable[[], object]
+) -> ZvolName:
+    """Put a zvol aside that was found to be ours and to be held by deleted snapshots alone.
 
+    :param release: as `await_holders`.
     :return: its name now. Its last clone may have gone meanwhile, so it has to be collected.
     :raises Busy: a process keeps its device open; it stays as it was.
     """
-    await_holders(zpool, zvol, operation)
+    await_holders(zpool, zvol, operation, release=release)
     mark_deleted(zpool, zvol)
     return finish_putting_aside(zpool, zvol, operation)
 
 
-def await_holders(zpool: Zpool, zvol: ZvolName, operation: Operation) -> None:
+def await_holders(
+    zpool: Zpool, zvol: ZvolName, operation: Operation, *, release: Callable[[], object]
+) -> None:
     """Wait a bounded time until nobody has a zvol's device open.
 
+    :param release: called once where somebody has: takes away what we hold it with ourselves, as an export
+        that was cut and stands on no record. Not before: a silent exporter must not be in everybody's way.
     :raises Busy: somebody still has, and is named.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
+    released = False
 
     def free() -> bool | None:
-        return None if zpool.privileged.read_holders(zpool.parent, zvol) else True
+        nonlocal released
+        if not zpool.privileged.read_holders(zpool.parent, zvol):
+            return True
+        if not released:
+            release()
+            released = True
+        return None
 
     announce = f"{dataset} is busy: waiting up to {BUSY_SECONDS} s for its holders"
     if operation.wait_for(free, seconds=BUSY_SECONDS, announce=announce) is None:
@@ -65,8 +79,9 @@ def mark_deleted(zpool: Zpool, zvol: ZvolName, *, reverted: bool = False) -> Non
     """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
-        zfs.mark_deleted(
-            zvol_dataset(zpool.parent, zvol), {DELETED_MARK: f"{now}{_REVERTED if reverted else ''}"}
+        libzfs.library().set_properties(
+            zvol_dataset(zpool.parent, zvol),
+            {DELETED_MARK: f"{now}{_REVERTED if reverted else ''}", "refreservation": "none"},
         )
     except ZfsError as err:
         zpool.explain(err)

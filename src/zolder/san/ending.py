@@ -67,8 +67,7 @@ class ZfsEnding(ZfsCounting):
                 if not gone:
                     # A clone that was to take its place and did not would be one of those that need it.
                     settle(zpool, zvol, self._operation)
-                    attachments.close_all()
-                    aside = put_aside(zpool, zvol, self._operation)
+                    aside = put_aside(zpool, zvol, self._operation, release=attachments.close_all)
                     origin = f"{zvol_dataset(parent, aside)}@"
             self._index(parent).remove(zvol)
         self._collect(parent, origin)
@@ -91,9 +90,8 @@ class ZfsEnding(ZfsCounting):
             if wish is not None:
                 message = f"{dataset} is exported: detach it first"
                 raise Busy(message, holders=list(wish.initiators))
-            # What was let in by an export that was cut is on no record.
-            Attachments(self._policy, zpool, zvol).close_all()
-            await_holders(zpool, zvol, self._operation)
+            attachments = Attachments(self._policy, zpool, zvol)
+            await_holders(zpool, zvol, self._operation, release=attachments.close_all)
             with self._counting(parent, zvol, volsize_bytes):
                 aside = revert_zvol(zpool, found, name, wanted, self._operation)
         self._collect(parent, f"{zvol_dataset(parent, aside)}@" if aside else None)

@@ -63,8 +63,9 @@ def revert_zvol(
     try:
         if later:
             return _replace(zpool, rolled, snapshot, wanted, operation)
-        # A write that was cut before it must not go on behind it (zolder.san.contents).
-        libzfs.library().set_property(dataset, CONTENTS_NOTE, None)
+        if local(zpool.look(dataset)[dataset], CONTENTS_NOTE, dataset) is not None:
+            # A write that was cut before it must not go on behind it (zolder.san.contents).
+            libzfs.library().set_property(dataset, CONTENTS_NOTE, None)
         zpool.library.rollback(dataset, snapshot)
         shape_zvol(zpool, rolled, wanted)
         libzfs.library().set_property(dataset, REVERT_NOTE, operation.id)
@@ -142,6 +143,9 @@ def _take_over(zpool: Zpool, zvol: ZvolName, operation: Operation) -> ZvolName |
     dataset, clone = (zvol_dataset(zpool.parent, name) for name in (zvol, reverted_name(zvol)))
     found, aside = zpool.glance(dataset, clone), None
     if dataset in found:
+        if not is_reverted(found[dataset], dataset):
+            # Where ZFS promoted and said that it did not, that was taken back.
+            mark_deleted(zpool, zvol, reverted=True)
         if (text(found[clone], "origin") or "").startswith(f"{dataset}@"):
             zpool.library.promote(clone)
         libzfs.library().set_property(clone, REVERT_MARK, f"{_PROMOTED}{zvol}")

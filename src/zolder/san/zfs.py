@@ -49,17 +49,6 @@ def reserve(dataset: str) -> None:
     _zfs(dataset, "set", "refreservation=auto", dataset)
 
 
-def mark_deleted(dataset: str, properties: Mapping[str, str]) -> None:
-    """Give a zvol properties that say it was deleted, and take its reservation away."""
-    _zfs(
-        dataset,
-        "set",
-        *(f"{name}={value}" for name, value in properties.items()),
-        "refreservation=none",
-        dataset,
-    )
-
-
 def release(dataset: str) -> None:
     """Take a zvol's reservation away, making it sparse."""
     _zfs(dataset, "set", "refreservation=none", dataset)

@@ -132,8 +132,12 @@ def zvol_in(found: Mapping[str, Properties], parent: DatasetName, name: ZvolName
     dataset = zvol_dataset(parent, name)
     if dataset not in found or is_hidden(found[dataset], dataset):
         return None
-    properties = found[dataset]
-    mark = require_zvol(found, dataset)
+    return describe_zvol(parent, name, require_zvol(found, dataset), found[dataset])
+
+
+def describe_zvol(parent: DatasetName, name: ZvolName, mark: VolumeId, properties: Properties) -> Zvol:
+    """Return what a look has shown of a zvol, whoever made it, as the volume that it is or is to be."""
+    dataset = zvol_dataset(parent, name)
     return Zvol(
         parent=parent,
         name=name,
