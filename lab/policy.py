@@ -9,7 +9,7 @@ from zolder.names import DatasetName
 
 CONFIGURATION: Final = """\
 [identity.lab]
-parents = ["data/volumes", "fast/volumes"]
+parents = ["data/volumes", "data/more", "fast/volumes"]
 # LIO, tgt and nvmet, each over both links and over IPv6.
 portals = [
     "192.168.77.1:3260", "192.168.78.1:3260", "[fd00:77::1]:3260",

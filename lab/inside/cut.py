@@ -1,7 +1,8 @@
 """Asks the agent's own code on the SAN for one thing, and ends the process right before one of its changes.
 
 Runs as the agent's user and imports zolder as the agent does. Changes are counted over all ways into ZFS, so
-each step of an operation can be the one that never came.
+each step of an operation can be the one that never came. With ``sending`` for a number it ends in the middle
+of a stream, and with ``late`` the deadline passes meanwhile.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, "/usr/local/lib/zolder")
 
-from zolder.names import DatasetName, Identity, OperationId, SnapshotName, ZvolName
-from zolder.san import libzfs, lzc, zfs
+from zolder.names import DatasetName, Identity, OperationId, SnapshotName, VolumeId, ZvolName
+from zolder.san import libzfs, lzc, sending, streams, zfs
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.operation import Operation
 from zolder.san.policies import CurrentPolicy
 from zolder.san.storage import ZfsStorage
 
 CUT = 9
+# How much of a stream goes before it ends in the middle.
+SENT_BYTES = 24 * 2**20
 _CHANGES = (
     "create_zvol",
     "clone",
@@ -55,12 +59,40 @@ class Countdown:
         setattr(owner, name, counted)
 
 
+def end_within_a_stream() -> None:
+    """Let the process end when so much of a stream has gone."""
+    real = streams.send_snapshot
+
+    def cut(*args: Any, sent: Callable[[int], None], **kwargs: Any) -> None:  # noqa: ANN401 - as the real one
+        def count(sent_bytes: int) -> None:
+            if sent_bytes > SENT_BYTES:
+                os._exit(CUT)
+            sent(sent_bytes)
+
+        real(*args, sent=count, **kwargs)
+
+    setattr(sending, "send_snapshot", cut)  # noqa: B010 - as it was imported there
+
+
+def be_late_behind_a_stream(operation: Operation) -> None:
+    """Let an operation's deadline have passed when a stream has ended."""
+    real = streams.send_snapshot
+
+    def send(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the real one
+        real(*args, **kwargs)
+        operation._deadline = time.monotonic() - 1  # noqa: SLF001 - as if hours had passed
+
+    setattr(sending, "send_snapshot", send)  # noqa: B010 - as it was imported there
+
+
 def main(verb: str, at: str, arguments: str) -> None:
     """Ask for a verb and print what was changed on the way."""
-    countdown = Countdown(int(at))
+    countdown = Countdown(int(at) if at.isdecimal() else -1)
     for name in _CHANGES:
         countdown.watch(lzc.ZfsLibrary, name)
     countdown.watch(libzfs.Libzfs, "set_property")
+    countdown.watch(libzfs.Libzfs, "set_properties")
+    countdown.watch(sending, "send_snapshot")
     countdown.watch(zfs, "_zfs")
     identity = Identity("lab")
     operation = Operation(
@@ -71,7 +103,18 @@ def main(verb: str, at: str, arguments: str) -> None:
     )
     storage = ZfsStorage(CurrentPolicy(identity)(), operation, Asking(HelperLine(identity), operation))
     given = json.loads(arguments)
-    kinds = {"parent": DatasetName, "zvol": ZvolName, "snapshot": SnapshotName}
+    if at == "sending":
+        end_within_a_stream()
+    if at == "late":
+        be_late_behind_a_stream(operation)
+    kinds = {
+        "parent": DatasetName,
+        "to": DatasetName,
+        "zvol": ZvolName,
+        "name": ZvolName,
+        "volume_id": VolumeId,
+        "snapshot": SnapshotName,
+    }
     getattr(storage, verb)(**{name: kinds.get(name, lambda x: x)(value) for name, value in given.items()})
     print(json.dumps(countdown.taken))
 

@@ -91,6 +91,13 @@ class Storage(Contents):
         """
 
     @abstractmethod
+    def get_guid(self, parent: DatasetName) -> str:
+        """Return the guid of a parent, by which two SANs and two zpools are told apart, in 16 hex digits.
+
+        :raises NotFound: the zpool is active and has no such parent.
+        """
+
+    @abstractmethod
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
         """Return one zvol of ours.
 
@@ -204,6 +211,24 @@ class Storage(Contents):
         :raises NotFound: the zvol or its snapshot is proven absent.
         :raises InvalidRequest: it would be smaller than its snapshot.
         :raises NoSpace: a thick one does not fit; it stays as it was.
+        """
+
+    @abstractmethod
+    def move_zvol(
+        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+    ) -> Change[Zvol]:
+        """Give a zvol that nobody uses another parent of this SAN, another name and its mark anew.
+
+        Within a zpool it is renamed, and its snapshots go along. To another zpool its data is sent: until the
+        copy is whole the zvol stays as it was, and then it ends as by `delete_zvol`. How far that is the
+        client hears. What was cut is taken up by a repeat of the same operation; another one begins anew.
+
+        :param volume_id: the mark that it bears afterwards.
+        :raises Busy: it or a snapshot of it is exported, a process holds it, or it is to go to another zpool
+            and has snapshots that were not deleted; named.
+        :raises AlreadyExists: the new name is taken.
+        :raises NotFound: it is proven absent.
+        :raises NoSpace: there is no room for it; it stays as it was.
         """
 
     @abstractmethod

@@ -6,11 +6,12 @@ is held to real ZFS by tests/contract. Thread-safe: each verb is one critical se
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
-from zolder.fake_adoption import FakeAdoption
 from zolder.fake_contents import FakeContents
+from zolder.fake_moving import FakeMoving
 from zolder.fake_state import DEFAULT_BLOCK_SIZE, verb
 from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
 from zolder.names import (
@@ -25,7 +26,7 @@ from zolder.names import (
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
-class FakeStorage(FakeAdoption, FakeContents):
+class FakeStorage(FakeMoving, FakeContents):
     """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
 
     @verb
@@ -40,6 +41,11 @@ class FakeStorage(FakeAdoption, FakeContents):
             provisioned_bytes=sum(zvol.volsize_bytes for zvol in zvols),
             zvol_count=len(zvols),
         )
+
+    @verb
+    def get_guid(self, parent: DatasetName) -> str:
+        """See ``Storage``; it follows from the name and from which SAN this is."""
+        return f"{zlib.crc32(f'{self.san} {parent}'.encode()):016x}"
 
     @verb
     def list_zvols(self, parent: DatasetName) -> tuple[Zvol, ...]:

@@ -13,7 +13,7 @@ from zolder.names import (
     SnapshotName,
     VolumeId,
     ZvolName,
-    is_clone_origin,
+    is_own_snapshot,
     snapshot_dataset,
     zvol_dataset,
 )
@@ -113,7 +113,7 @@ class FakeAdoption(FakeGroups):
             for snapshot, found in sorted(self._snapshots.items())
             if snapshot.startswith(f"{zvol_dataset(parent, name)}@")
             and not found.deferred
-            and not is_clone_origin(snapshot)
+            and not is_own_snapshot(snapshot)
         )
 
     @verb

@@ -62,15 +62,17 @@ def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
 
     def whole(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
-            parent: Any = kwargs.get("parent", args[0] if args else None)
-            if parent not in self._parents:
-                message = f"parent {parent} is not this identity's"
-                raise NotPermitted(message)
+            given = signature.bind(self, *args, **kwargs).arguments
+            parent: Any = given["parent"]
+            for place in (parent, given.get("to", parent)):
+                if place not in self._parents:
+                    message = f"parent {place} is not this identity's"
+                    raise NotPermitted(message)
             if not self.imported and method.__name__ not in _TARGETS_ALONE:
                 message = f"zpool {parent.zpool} is not imported on this SAN"
                 raise PoolUnavailable(message)
-            for key in ("zvol", "source"):
-                name: Any = signature.bind(self, *args, **kwargs).arguments.get(key)
+            for key in ("zvol", "source", "name"):
+                name: Any = given.get(key)
                 if isinstance(name, str) and is_between(name):
                     message = f"{name} is no volume: such names are the agent's own"
                     raise NotPermitted(message)
@@ -85,11 +87,17 @@ def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
 class FakeState(Storage):
     """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
 
-    def __init__(self, parents: tuple[DatasetName, ...], *, capacity_bytes: int = TIB) -> None:
-        """Start empty, each parent with ``capacity_bytes`` of its own."""
+    def __init__(
+        self, parents: tuple[DatasetName, ...], *, capacity_bytes: int = TIB, san: str = "san"
+    ) -> None:
+        """Start empty, each parent with ``capacity_bytes`` of its own.
+
+        :param san: by which two SANs in memory are told apart.
+        """
         self._lock = threading.RLock()
         self._parents = parents
         self._capacity_bytes = capacity_bytes
+        self.san = san
         self._zvols: dict[str, Zvol] = {}
         # By dataset, as `_zvols`.
         self._blocks: dict[str, Blocks] = {}

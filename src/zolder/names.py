@@ -26,6 +26,8 @@ _CLONE_ORIGIN = "zolder-clone-"
 _VIEW = "zolder-view-"
 _PUT_ASIDE = "zolder-deleted-"
 _REVERTED = "zolder-reverted-"
+_ARRIVING = "zolder-arriving-"
+_SENT = "zolder-move-"
 
 
 class Name(str):
@@ -210,9 +212,9 @@ def clone_origin_leaf(volume_id: VolumeId) -> str:
     return f"{_CLONE_ORIGIN}{volume_id}"
 
 
-def is_clone_origin(snapshot: str) -> bool:
-    """Say whether a snapshot's whole name is one that `clone_origin` gives."""
-    return snapshot.partition("@")[2].startswith(_CLONE_ORIGIN)
+def is_own_snapshot(snapshot: str) -> bool:
+    """Say whether a snapshot's whole name is one of the agent's own: no SnapshotName begins like that."""
+    return snapshot.partition("@")[2].startswith((_CLONE_ORIGIN, _SENT))
 
 
 def view_name(view_id: VolumeId) -> ZvolName:
@@ -244,9 +246,24 @@ def reverted_name(zvol: ZvolName) -> ZvolName:
     return ZvolName(f"{_REVERTED}{hashlib.sha256(zvol.encode()).hexdigest()[:_DIGEST_CHARACTERS]}")
 
 
+def arriving_name(zvol: ZvolName) -> ZvolName:
+    """Return the name of the copy that a zvol is sent to in another zpool, as long as it is not whole."""
+    return ZvolName(f"{_ARRIVING}{hashlib.sha256(zvol.encode()).hexdigest()[:_DIGEST_CHARACTERS]}")
+
+
+def sent_leaf(operation: OperationId) -> str:
+    """Return the part behind the ``@`` of the agent's own snapshot that an operation sends."""
+    return f"{_SENT}{operation}"
+
+
+def is_sent(snapshot: str) -> bool:
+    """Say whether a snapshot's whole name is one that `sent_leaf` ends."""
+    return snapshot.partition("@")[2].startswith(_SENT)
+
+
 def is_between(zvol: str) -> bool:
     """Say whether a name is one that the agent gives to what is no volume any more, or none yet."""
-    return zvol.startswith((_PUT_ASIDE, _REVERTED))
+    return zvol.startswith((_PUT_ASIDE, _REVERTED, _ARRIVING))
 
 
 def target_name(prefix: TargetPrefix, zvol: ZvolName) -> str:

@@ -18,8 +18,8 @@ from zolder.shapes import MAX_INTEGER, MAX_TEXT, Json, decode
 
 PROTOCOLS: Final = (1,)
 # The exporters that this agent knows, whether what it exports comes back by itself, that it knows a volume
-# type's properties, that it reverts and keeps what clones need, snapshots groups, adopts what others made and
-# that zvols' contents go over a channel.
+# type's properties, that it reverts and keeps what clones need, snapshots groups, adopts what others made,
+# that zvols' contents go over a channel, and that it moves zvols between its parents.
 FEATURES: Final = (
     "lio",
     "nvmet",
@@ -30,6 +30,7 @@ FEATURES: Final = (
     "groups",
     "adoption",
     "contents",
+    "moves",
 )
 
 # A request names a few objects; an answer may list 10,000 zvols at some 200 bytes each.

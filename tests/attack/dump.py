@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 Facts: TypeAlias = dict[str, str]
 
 ZPOOLS: Final = ("data", "fast")
-DELEGATED: Final = ("data/volumes", "data/other", "fast/volumes")
+DELEGATED: Final = ("data/volumes", "data/more", "data/other", "fast/volumes")
 _TARGETS: Final = "/sys/kernel/config/target"
 _ROOTS: Final = (
     "/etc", "/root", "/home", "/usr/local", "/var/lib/zolder",

@@ -123,7 +123,7 @@ def lay(san: Machine, greeted: Callable[[str], Line], stranger: Path) -> None:
     """
     san.succeed(f"set -eu\n{_FILES}", input=stranger.read_text())
     lab, other = greeted("agent"), greeted("other")
-    for parent in (PARENT, "fast/volumes"):
+    for parent in (PARENT, "data/more", "fast/volumes"):
         ask(lab, "get_figures", parent=parent)
     ask(other, "get_figures", parent=OTHER_PARENT)
     for line, parent, zvol, volume_id, mib in (

@@ -35,6 +35,7 @@ UNCHANGED: Final = frozenset({"unchanged"})
 # Each method with parameters that are right, to be made wrong in one place.
 RIGHT: Final[dict[str, dict[str, Any]]] = {
     "get_figures": {"parent": PARENT},
+    "get_guid": {"parent": PARENT},
     "get_zvol": {"parent": PARENT, "zvol": "volume-own"},
     "list_zvols": {"parent": PARENT},
     "list_exports": {"parent": PARENT},
@@ -52,6 +53,10 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     "delete_zvol": {"parent": PARENT, "zvol": "volume-own"},
     "revert_zvol": {
         "parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own", "volsize_bytes": 64 * MIB,
+    },
+    "move_zvol": {
+        "parent": PARENT, "zvol": "volume-own", "to": "data/more", "name": "volume-new",
+        "volume_id": FRESH_ID,
     },
     "create_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-new"},
     "create_snapshots": {
@@ -275,6 +280,20 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("list_found_snapshots", {"zvol": ""}),
         ),
     ),
+    "move-to-other-names": (
+        INVALID,
+        (
+            ("move_zvol", {"to": f"{PARENT}/../other"}),
+            ("move_zvol", {"to": ""}),
+            ("move_zvol", {"to": None}),
+            ("move_zvol", {"name": "../other/volume-theirs"}),
+            ("move_zvol", {"name": f"{OTHER_PARENT}/volume-theirs"}),
+            ("move_zvol", {"name": "-f"}),
+            ("move_zvol", {"name": "volume-own@snap-own"}),
+            ("move_zvol", {"volume_id": "none"}),
+            ("move_zvol", {"force": True}),
+        ),
+    ),
     "snapshot-many-in-other-ways": (
         INVALID,
         (
@@ -357,6 +376,25 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
     "adopt-a-received-copy": ("adopt_zvol", {"source": "received"}, NOT_PERMITTED),
     "adopt-a-view": ("adopt_zvol", {"source": VIEW}, NOT_PERMITTED),
     "adopt-somebody-elses-snapshot": ("adopt_snapshot", {}, NOT_PERMITTED),
+    "move-an-unmarked-zvol": ("move_zvol", {"zvol": "foreign"}, NOT_PERMITTED),
+    "move-a-file-system": ("move_zvol", {"zvol": "files"}, NOT_PERMITTED),
+    "move-a-received-copy": ("move_zvol", {"zvol": "received", "to": "fast/volumes"}, NOT_PERMITTED),
+    "move-a-view": ("move_zvol", {"zvol": VIEW}, NOT_PERMITTED),
+    "move-to-the-others-parent": ("move_zvol", {"to": OTHER_PARENT}, NOT_PERMITTED),
+    "move-out-of-the-others-parent": (
+        "move_zvol", {"parent": OTHER_PARENT, "zvol": "volume-theirs", "to": PARENT}, NOT_PERMITTED
+    ),
+    "move-out-of-all-parents": ("move_zvol", {"to": "data"}, NOT_PERMITTED),
+    "move-over-an-unmarked-zvol": (
+        "move_zvol", {"zvol": "volume-taken", "to": PARENT, "name": "foreign"}, frozenset({"already_exists"})
+    ),
+    "move-over-a-volume": (
+        "move_zvol", {"zvol": "volume-taken", "to": PARENT, "name": "volume-own"},
+        frozenset({"already_exists"}),
+    ),
+    "move-to-a-name-of-the-agents": (
+        "move_zvol", {"zvol": "volume-taken", "name": "zolder-deleted-0000000000000001"}, NOT_PERMITTED
+    ),
     "release-an-unmarked-zvol": ("release_zvol", {"zvol": "foreign"}, UNCHANGED),
     "release-a-file-system": ("release_zvol", {"zvol": "files"}, UNCHANGED),
     "release-a-received-copy": ("release_zvol", {"zvol": "received"}, UNCHANGED),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.ground import CAPACITY_BYTES, LET_ADOPT, PARENT, PREPARE_ZFS, prepare_fake
+from tests.contract.ground import CAPACITY_BYTES, LET_ADOPT, PARENTS, PREPARE_ZFS, prepare_fake
 from tests.support.san import connected
+from tests.support.shared_fake import shared
 from tests.support.sshd import running_sshd
 from zolder.api import Storage
 from zolder.client.local import LocalAgent
@@ -24,7 +25,7 @@ DEADLINE_SECONDS = 60
 @pytest.fixture(scope="module")
 def fake_storage() -> FakeStorage:
     """The fake itself."""
-    storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
+    storage = FakeStorage(PARENTS, capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     return storage
 
@@ -57,6 +58,45 @@ def lab_storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
         yield storage
 
 
+@pytest.fixture(scope="module")
+def pipe_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """A client on pipes, and one SAN in memory behind all its channels."""
+    fake = FakeStorage(PARENTS, capacity_bytes=CAPACITY_BYTES)
+    prepare_fake(fake)
+    with shared(fake, tmp_path_factory.mktemp("pipe")) as command:
+        pool = Pool(LocalAgent(command))
+        yield RemoteStorage(pool, deadline_seconds=DEADLINE_SECONDS)
+        pool.close()
+
+
+@pytest.fixture(scope="module")
+def sshd_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """The same behind a real sshd."""
+    folder = tmp_path_factory.mktemp("sshd")
+    fake = FakeStorage(PARENTS, capacity_bytes=CAPACITY_BYTES)
+    prepare_fake(fake)
+    with (
+        shared(fake, folder) as command,
+        running_sshd(folder, command=command, working_folder=Path.cwd()) as target,
+    ):
+        pool = Pool(target)
+        yield RemoteStorage(pool, deadline_seconds=DEADLINE_SECONDS)
+        pool.close()
+
+
+@pytest.fixture(
+    scope="module",
+    params=["fake_storage", "pipe_shared", "sshd_shared", pytest.param("lab_storage", marks=pytest.mark.lab)],
+    ids=["fake", "pipe", "sshd", "lab"],
+)
+def carried_storage(request: pytest.FixtureRequest) -> Storage:
+    """Each implementation in turn, prepared alike, each of whose channels reaches the same SAN."""
+    implementation: Storage = request.getfixturevalue(request.param)
+    for parent in PARENTS:
+        implementation.get_figures(parent)
+    return implementation
+
+
 @pytest.fixture(
     scope="module",
     params=[
@@ -72,5 +112,6 @@ def storage(request: pytest.FixtureRequest) -> Storage:
     implementation: Storage = request.getfixturevalue(request.param)
     if isinstance(implementation, RemoteStorage):
         # As a back end does at its start: the first figures of a parent are its set-up.
-        implementation.get_figures(PARENT)
+        for parent in PARENTS:
+            implementation.get_figures(parent)
     return implementation

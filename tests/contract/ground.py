@@ -21,8 +21,10 @@ from zolder.names import (
 
 PARENT: Final = DatasetName("data/volumes")
 OTHER_PARENT: Final = DatasetName("data/other")
-# Of the same identity, in another zpool; in the lab alone.
+# Of the same identity, in the same zpool and in another.
+MORE: Final = DatasetName("data/more")
 FAST: Final = DatasetName("fast/volumes")
+PARENTS: Final = (PARENT, MORE, FAST)
 PREFIX: Final = TargetPrefix("iqn.2010-10.org.openstack:")
 PORTALS: Final = (Portal("192.168.77.1:3260"),)
 INITIATOR: Final = InitiatorName("iqn.2004-10.org.zolder:compute")

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.contract.ground import (
-    CAPACITY_BYTES,
-    FOREIGN,
-    INITIATOR,
-    MIB,
-    OTHER_PARENT,
-    PARENT,
-    ROUTE,
-    prepare_fake,
-)
+from tests.contract.ground import FOREIGN, INITIATOR, MIB, OTHER_PARENT, PARENT, ROUTE
 from tests.contract.test_storage import SIZE, create, new_id, new_name
 from tests.support.memory import MemorySink, MemorySource, random_bytes, whole
-from tests.support.shared_fake import shared
-from tests.support.sshd import running_sshd
 from zolder.api import Storage
-from zolder.client.local import LocalAgent
-from zolder.client.pool import Pool
-from zolder.client.remote import RemoteStorage
 from zolder.errors import Busy, NotFound, NotPermitted, RemoteProtocolError
-from zolder.fake import FakeStorage
 from zolder.model import Change
 from zolder.names import ZvolName
 
@@ -41,46 +23,9 @@ WHOLE = whole(PIECES, SIZE)
 
 
 @pytest.fixture(scope="module")
-def pipe_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A client on pipes, and one SAN in memory behind all its channels."""
-    fake = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
-    prepare_fake(fake)
-    with shared(fake, tmp_path_factory.mktemp("pipe")) as command:
-        pool = Pool(LocalAgent(command))
-        yield RemoteStorage(pool, deadline_seconds=60)
-        pool.close()
-
-
-@pytest.fixture(scope="module")
-def sshd_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """The same behind a real sshd."""
-    folder = tmp_path_factory.mktemp("sshd")
-    fake = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
-    prepare_fake(fake)
-    with (
-        shared(fake, folder) as command,
-        running_sshd(folder, command=command, working_folder=Path.cwd()) as target,
-    ):
-        pool = Pool(target)
-        yield RemoteStorage(pool, deadline_seconds=60)
-        pool.close()
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "fake_storage",
-        "pipe_shared",
-        "sshd_shared",
-        pytest.param("lab_storage", marks=pytest.mark.lab),
-    ],
-    ids=["fake", "pipe", "sshd", "lab"],
-)
-def storage(request: pytest.FixtureRequest) -> Storage:
-    """Each implementation in turn."""
-    implementation: Storage = request.getfixturevalue(request.param)
-    implementation.get_figures(PARENT)
-    return implementation
+def storage(carried_storage: Storage) -> Storage:
+    """Each implementation in turn, each of whose channels reaches the same SAN."""
+    return carried_storage
 
 
 def read(storage: Storage, zvol: ZvolName, position: int = 0) -> MemorySink:

@@ -155,15 +155,16 @@ def test_an_agent_of_another_version(configure: Configure, fault: str, sentence:
         ),
         ("", ["lio", "attachments"], "properties"),
         ("", ["lio", "attachments", "properties"], "revert"),
-        ("", ["lio", "attachments", "properties", "revert", "groups", "adoption"], "contents"),
+        ("", ["lio", "attachments", "properties", "revert", "groups", "adoption"], "moves"),
+        ("", ["lio", "attachments", "properties", "revert", "groups", "adoption", "moves"], "contents"),
         (
             "target_protocol = nvmet_tcp",
-            ["nvmet", "attachments", "properties", "revert", "groups", "adoption", "contents"],
+            ["nvmet", "attachments", "properties", "revert", "groups", "adoption", "contents", "moves"],
             None,
         ),
         (
             "zolder_image_transfer = attach",
-            ["lio", "attachments", "properties", "revert", "groups", "adoption"],
+            ["lio", "attachments", "properties", "revert", "groups", "adoption", "moves"],
             None,
         ),
     ],
@@ -210,7 +211,8 @@ def test_set_up_again_after_a_failure(configure: Configure) -> None:
 def test_a_san_that_is_left_has_no_channel(configure: Configure, tmp_path: Path) -> None:
     """Closing it ends the agents at the other ends, and refuses what comes after."""
     script = tmp_path / "agent.py"
-    features = json.dumps(["lio", "attachments", "properties", "revert", "groups", "adoption", "contents"])
+    known = ["lio", "attachments", "properties", "revert", "groups", "adoption", "contents", "moves"]
+    features = json.dumps(known)
     source = Path(agent.__file__).read_text()
     script.write_text(source.replace('"features": []', f'"features": {features}'))
     way = LocalAgent((sys.executable, "-S", "-E", str(script), "none"))

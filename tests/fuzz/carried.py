@@ -73,7 +73,7 @@ class _Line:
         self._lines: list[bytes] = []
         self._greeted = False
 
-    def hear(self, _: object) -> Answer | Failure | Progress:
+    def hear(self, *_: object) -> Answer | Failure | Progress:
         if not self._greeted:
             self._greeted = True
             return Progress(1, 0)

@@ -49,10 +49,10 @@ def check_checked(kind: str, name: str) -> None:
         assert name.zpool == name.split("/", maxsplit=1)[0]
     elif isinstance(name, ZvolName):
         origin = names.clone_origin(DatasetName("d"), name, VOLUME_ID)
-        assert names.is_clone_origin(origin)
+        assert names.is_own_snapshot(origin)
         assert len(origin) <= names.MAX_DATASET_BYTES
     elif isinstance(name, SnapshotName):
-        assert not names.is_clone_origin(f"d/z@{name}")
+        assert not names.is_own_snapshot(f"d/z@{name}")
     elif isinstance(name, TargetPrefix):
         assert is_initiator(names.target_name(name, LONGEST_ZVOL)), "no IQN of at most 223 characters"
         subsystem = names.subsystem_name(name, LONGEST_ZVOL, INITIATOR)

@@ -37,6 +37,7 @@ _LOOKING: Final = {
     "list_found_snapshots",
     "list_found_zvols",
     "get_figures",
+    "get_guid",
     "get_zvol",
     "list_attachments",
     "list_exports",
@@ -99,7 +100,7 @@ class Border:
         assert declared - arguments.keys() <= {"properties", "volblocksize"}, "too few"
         for value in arguments.values():
             _check_value(value)
-        assert arguments["parent"] == PARENT
+        assert arguments["parent"] == arguments.get("to", PARENT) == PARENT
         assert not method.startswith("adopt"), "its policy names no place to adopt from"
         if "route" in arguments:
             route = arguments["route"]

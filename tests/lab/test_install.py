@@ -37,7 +37,7 @@ rm -rf /etc/systemd/system/zolder-* /etc/zolder /var/lib/zolder /var/lib/zolder-
 rm -f /etc/ssh/sshd_config.d/*zolder.conf /etc/tmpfiles.d/zolder.conf /etc/modules-load.d/zolder.conf
 rm -f /etc/udev/rules.d/*-zolder.rules
 systemctl daemon-reload
-for parent in data/volumes data/other fast/volumes; do zfs unallow -u zolder $parent; done
+for parent in data/volumes data/more data/other fast/volumes; do zfs unallow -u zolder $parent; done
 userdel zolder
 """
 
@@ -74,7 +74,8 @@ def test_the_lab_is_as_installed(lab: Lab) -> None:
     """What the lab's image holds is what the commands make: they find nothing to change."""
     assert lab.san.succeed("zolder-san install --dry-run").strip() == "Nothing to change."
     portals = tomllib.loads(CONFIGURATION)["identity"]["lab"]["portals"]
-    all_of_it = " ".join([AUTHORIZE, "--parent fast/volumes", *(f"--portal {portal}" for portal in portals)])
+    parents = "--parent data/more --parent fast/volumes"
+    all_of_it = " ".join([AUTHORIZE, parents, *(f"--portal {portal}" for portal in portals)])
     both = with_key(lab, f"{all_of_it} --dry-run")
     assert lab.san.succeed(both).strip() == "Nothing to change."
     found = findings(lab)

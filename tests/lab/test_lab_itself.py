@@ -50,7 +50,7 @@ def test_the_san_is_the_drafts_in_miniature(lab: Lab) -> None:
     assert "mirror" in lab.san.succeed("zpool list -vH fast")
 
 
-@pytest.mark.parametrize("parent", ["data/volumes", "data/other", "fast/volumes"])
+@pytest.mark.parametrize("parent", ["data/volumes", "data/more", "data/other", "fast/volumes"])
 def test_parents_are_ready_for_zvols(lab: Lab, parent: str) -> None:
     """Devices without partitions shown, no snapshot nodes, compression."""
     values = lab.san.succeed(["zfs", "get", "-Ho", "value", "volmode,snapdev,compression", parent])

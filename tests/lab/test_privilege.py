@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -25,6 +28,9 @@ from zolder.san.delegation import PERMISSIONS, USER, Permission, allow_commands,
 if TYPE_CHECKING:
     from lab import Lab
 
+INSIDE: Final = Path(__file__).parents[2] / "lab/inside"
+CUT: Final = 9
+OTHER_ZPOOL = DatasetName("fast/volumes")
 A, B, CLONE = ZvolName("volume-a"), ZvolName("volume-b"), ZvolName("volume-clone")
 ADOPTED = ZvolName("volume-adopted")
 SNAPSHOT, ADOPTED_SNAPSHOT = SnapshotName("snapshot-a"), SnapshotName("snapshot-adopted")
@@ -45,8 +51,9 @@ def pristine(lab: Lab) -> None:
 def storage(lab: Lab) -> Iterator[RemoteStorage]:
     """The SAN, with whatever a test left of its zvols removed behind it."""
     with connected(lab, channels=1) as found:
+        found.get_figures(OTHER_ZPOOL)
         yield found
-    lab.san.run(f"zfs list -Hr -d 1 -t volume -o name {PARENT} | xargs -rn 1 zfs destroy -R")
+    lab.san.run(f"zfs list -Hr -d 1 -t volume -o name {PARENT} {OTHER_ZPOOL} | xargs -rn 1 zfs destroy -R")
 
 
 def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
@@ -82,12 +89,21 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
     def adopt() -> object:
         storage.release_zvol(PARENT, B)
         return storage.adopt_zvol(
-            PARENT, B, ADOPTED, volume_id=VolumeId(str(uuid.uuid4())), former=None, volsize_bytes=MIB
+            PARENT,
+            B,
+            ADOPTED,
+            volume_id=VolumeId(str(uuid.uuid5(uuid.NAMESPACE_OID, ADOPTED))),
+            former=None,
+            volsize_bytes=MIB,
         )
 
     def adopt_snapshot() -> object:
         storage.release_snapshot(PARENT, A, SNAPSHOT)
         return storage.adopt_snapshot(PARENT, A, SNAPSHOT, ADOPTED_SNAPSHOT)
+
+    def move(parent: DatasetName, to: DatasetName) -> object:
+        volume_id = VolumeId(str(uuid.uuid5(uuid.NAMESPACE_OID, ADOPTED)))
+        return storage.move_zvol(parent, ADOPTED, to=to, name=ADOPTED, volume_id=volume_id)
 
     return {
         "create": lambda: create(A, sparse=True),
@@ -97,6 +113,8 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
         **{f"set {name}": functools.partial(give, name, value) for name, value in given(FAST).items()},
         "grow": lambda: storage.grow_zvol(PARENT, A, volsize_bytes=2 * MIB),
         "adopt": adopt,
+        "move away": lambda: move(PARENT, OTHER_ZPOOL),
+        "move back": lambda: move(OTHER_ZPOOL, PARENT),
         "adopt snapshot": adopt_snapshot,
         "delete clone": lambda: storage.delete_zvol(PARENT, CLONE),
         "revert": revert,
@@ -108,6 +126,8 @@ def steps(storage: RemoteStorage) -> dict[str, Callable[[], object]]:
     }
 
 
+# What only a move that was cut needs, and goes on with.
+[GOING_ON] = [one for one in PERMISSIONS if (one.name, one.below) == ("receive", True)]
 # The first request that a permission's absence refuses.
 FIRST_REFUSED: Final = {
     ("create", False): "create",
@@ -124,6 +144,8 @@ FIRST_REFUSED: Final = {
     ("destroy", True): "delete clone",
     ("rollback", True): "revert",
     ("promote", True): "revert past the copy",
+    ("send", True): "move away",
+    ("receive", False): "move back",
 }
 
 
@@ -141,7 +163,9 @@ def test_the_installed_set(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "permission", PERMISSIONS, ids=lambda p: f"{p.name}-{'below' if p.below else 'on-it'}"
+    "permission",
+    [one for one in PERMISSIONS if one != GOING_ON],
+    ids=lambda p: f"{p.name}-{'below' if p.below else 'on-it'}",
 )
 def test_each_permission_is_needed(lab: Lab, storage: RemoteStorage, permission: Permission) -> None:
     """Without it one request is refused with a sentence that says what to do; all before that one pass."""
@@ -156,6 +180,31 @@ def test_each_permission_is_needed(lab: Lab, storage: RemoteStorage, permission:
             step()
     finally:
         delegate(lab, PERMISSIONS)
+
+
+def test_a_move_that_goes_on(lab: Lab, storage: RemoteStorage) -> None:
+    """One that was cut in the middle goes on only with the permission to receive below the parent."""
+    lab.san.write_file("/run/zolder-lab/cut.py", (INSIDE / "cut.py").read_bytes())
+    volume_id = VolumeId(str(uuid.uuid4()))
+    storage.create_zvol(OTHER_ZPOOL, B, volume_id=volume_id, volsize_bytes=64 * MIB, sparse=True)
+    lab.san.succeed(
+        f"udevadm settle && dd if=/dev/urandom of=/dev/zvol/{OTHER_ZPOOL}/{B} bs=1M count=64 && sync"
+    )
+    asked = {"parent": OTHER_ZPOOL, "zvol": B, "to": PARENT, "name": B, "volume_id": volume_id}
+
+    def move(at: str) -> int:
+        program = f"runuser -u {USER} -- python3 -I -S /run/zolder-lab/cut.py move_zvol {at}"
+        return lab.san.run(f"{program} {shlex.quote(json.dumps(asked))}").exit_status
+
+    assert move("sending") == CUT
+    try:
+        delegate(lab, tuple(one for one in PERMISSIONS if one != GOING_ON))
+        assert move("999") not in {0, CUT}
+        assert storage.get_zvol(OTHER_ZPOOL, B).volume_id == volume_id
+    finally:
+        delegate(lab, PERMISSIONS)
+    assert move("999") == 0
+    storage.delete_zvol(PARENT, B)
 
 
 def test_all_of_them_are_enough(storage: RemoteStorage) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.contract.ground import CAPACITY_BYTES, PARENT, PREFIX, ROUTES, prepare_fake
+from tests.contract.ground import CAPACITY_BYTES, PARENT, PARENTS, PREFIX, ROUTES, prepare_fake
 from zolder.fake import FakeStorage
 from zolder.names import Identity
 from zolder.san.agent import Agent
@@ -25,9 +25,9 @@ def main() -> int:
     """Serve until standard input ends."""
     portals = tuple(portal for route, *_ in ROUTES.values() for portal in route.portals)
     policy = Policy(
-        Identity("lab"), parents=(PARENT,), portals=portals, target_prefixes=(PREFIX,), adopt_from=(PARENT,)
+        Identity("lab"), parents=PARENTS, portals=portals, target_prefixes=(PREFIX,), adopt_from=(PARENT,)
     )
-    storage = FakeStorage((PARENT,), capacity_bytes=CAPACITY_BYTES)
+    storage = FakeStorage(PARENTS, capacity_bytes=CAPACITY_BYTES)
     prepare_fake(storage)
     channel = Channel(sys.stdin.fileno(), sys.stdout.fileno())
     agent = Agent(lambda: policy, storage_for=lambda _, __: storage, zfs_version=lambda: "fake")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from tests.contract.ground import PARENT, PORTALS, PREFIX
+from tests.contract.ground import PARENTS, PORTALS, PREFIX
 from zolder.fake import FakeStorage
 from zolder.names import Identity
 from zolder.san.agent import Agent
@@ -24,7 +24,7 @@ from zolder.san.policy import Policy
 from zolder.san.serve import serve
 from zolder.wire import Request
 
-POLICY = Policy(Identity("lab"), parents=(PARENT,), portals=PORTALS, target_prefixes=(PREFIX,))
+POLICY = Policy(Identity("lab"), parents=PARENTS, portals=PORTALS, target_prefixes=(PREFIX,))
 
 
 def nobody(request: Request, outcome: str, seconds: float) -> None:

@@ -160,9 +160,9 @@ def test_delegation(san: CheckedSan) -> None:
     (found,) = not_ok(list(check_parents(san.anew())))
     assert (found.level, found.message.partition(":")[0]) == ("failure", "zolder lacks create (on it)")
     assert found.remedy.startswith("sudo zfs allow -l -u zolder ")
-    san.answers[ALLOW] = permissions().replace("destroy,", "destroy,send,")
+    san.answers[ALLOW] = permissions().replace("destroy,", "destroy,hold,")
     (found,) = not_ok(list(check_parents(san.anew())))
-    assert (found.level, "send (below)" in found.message) == ("warning", True)
+    assert (found.level, "hold (below)" in found.message) == ("warning", True)
     assert found.remedy.startswith("sudo zfs unallow -u zolder data/volumes\nsudo zfs allow")
 
 

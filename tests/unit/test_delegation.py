@@ -25,6 +25,7 @@ BELOW = (
         "refreservation",
         "rename",
         "rollback",
+        "send",
         "snapshot",
         "userprop",
         "volsize",
@@ -36,7 +37,7 @@ RECORDED = f"""\
 Descendent permissions:
 \tuser zolder {",".join(sorted(BELOW))}
 Local+Descendent permissions:
-\tuser zolder create,mount
+\tuser zolder create,mount,receive
 """
 NOTHING = list(PERMISSIONS)
 
@@ -91,7 +92,9 @@ def test_superfluous(heading: str, beyond: list[str]) -> None:
 
 def test_destroy_of_the_parent() -> None:
     """What is needed below is too much on the parent itself."""
-    text = RECORDED.replace("user zolder create,mount\n", "user zolder create,destroy,mount\n")
+    text = RECORDED.replace(
+        "user zolder create,mount,receive\n", "user zolder create,destroy,mount,receive\n"
+    )
     assert superfluous(PARENT, text) == ["destroy (on it)"]
     assert missing(PARENT, text) == []
 
@@ -184,7 +187,7 @@ def test_any_text(text: str) -> None:
 def test_commands() -> None:
     """The commands give on the parent what holds there, below it the rest, and take all in one."""
     assert allow_commands(PARENT) == [
-        ["zfs", "allow", "-l", "-u", "zolder", "create,mount", "data/volumes"],
+        ["zfs", "allow", "-l", "-u", "zolder", "create,mount,receive", "data/volumes"],
         [
             "zfs",
             "allow",
@@ -195,7 +198,7 @@ def test_commands() -> None:
                 (
                     "mount,destroy,snapshot,clone,volsize,refreservation",
                     *KINDS,
-                    "rollback,rename,create,promote,userprop",
+                    "rollback,rename,create,send,receive,promote,userprop",
                 )
             ),
             "data/volumes",

@@ -156,6 +156,7 @@ def test_a_reader_changes_nothing() -> None:
     assert allowed == [
         "find_zvol",
         "get_figures",
+        "get_guid",
         "get_zvol",
         "list_attachments",
         "list_exports",

@@ -121,6 +121,7 @@ def test_hello() -> None:
                 "groups",
                 "adoption",
                 "contents",
+                "moves",
             ],
             "identity": "lab",
             "zfs_version": "fake",

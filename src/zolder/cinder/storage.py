@@ -16,9 +16,8 @@ from zolder.errors import VersionMismatch
 LOG = logging.getLogger(__name__)
 
 # What the driver asks of an agent beside the exporter (zolder.wire.FEATURES): that it counts attachments,
-# gives zvols what their types say, keeps what clones need,
-# snapshots groups and adopts.
-_NEEDED: Final = ("attachments", "properties", "revert", "groups", "adoption")
+# gives zvols what their types say, keeps what clones need, snapshots groups, adopts and moves.
+_NEEDED: Final = ("attachments", "properties", "revert", "groups", "adoption", "moves")
 # And where images go over a channel: that it carries contents.
 _CONTENTS: Final = "contents"
 # Cinder asks for figures every minute (backend_stats_polling_interval); the next round shall not wait.

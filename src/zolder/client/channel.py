@@ -12,7 +12,7 @@ import logging
 import math
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, NoReturn, Protocol
 
@@ -157,13 +157,18 @@ class Channel:
         with contextlib.suppress(ConnectionLost):
             self._child.send(line, deadline)
 
-    def hear(self, deadline: Deadline) -> Answer | Failure | Progress:
+    def hear(
+        self, deadline: Deadline, renewed: Callable[[], Deadline] | None = None
+    ) -> Answer | Failure | Progress:
         """Return the next reply to the request that was asked; what the agent says meanwhile is logged.
 
+        :param renewed: the deadline behind each sentence that the agent says: who speaks is at work.
         :raises Error: as `exchange`; an answer that is an error is returned.
         """
         while isinstance(reply := self._receive(deadline), Notice):
             LOG.info("%s: %s (%s)", self._peer, reply.text, self._asked)
+            if renewed:
+                deadline = renewed()
         if reply.id != self._last_id:
             if isinstance(reply, Failure) and reply.id == 0:
                 raise reply.error

@@ -1,4 +1,4 @@
-"""Contents of zvols over a connection of their own, taken up again where a line was lost.
+"""Contents of zvols, and moves of them, over connections of their own, taken up where a line was lost.
 
 Never over one of the pool's channels: an image takes minutes, and requests shall not wait for it. Each wait
 is for the next sign of life, not for the whole, which may take hours. What is sent waits for the pipe, so
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from zolder import shapes
-from zolder.api import MAX_VOLSIZE_BYTES, ContentsRequests
+from zolder.api import MAX_VOLSIZE_BYTES, ContentsRequests, Storage
 from zolder.client.channel import Channel, Route, new_operation, value_of
 from zolder.client.deadline import Deadline
 from zolder.client.diagnosis import ConnectDenied
@@ -30,8 +30,8 @@ from zolder.frames import (
     decode_head,
     encode_head,
 )
-from zolder.model import Change
-from zolder.names import DatasetName, OperationId, ZvolName
+from zolder.model import Change, Zvol
+from zolder.names import DatasetName, OperationId, VolumeId, ZvolName
 from zolder.wire import Answer, Failure, Progress
 
 T = TypeVar("T")
@@ -84,6 +84,23 @@ class Carrier:
 
         return self._insist(attempt, sink.begin, f"read_zvol of {zvol}, operation {operation}")
 
+    def move_zvol(
+        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+    ) -> Change[Zvol]:
+        """See ``zolder.api.Storage``: no contents go over the line, but it may take as long as theirs do."""
+        operation = new_operation()
+        more: dict[str, shapes.Json] = {"to": str(to), "name": str(name), "volume_id": str(volume_id)}
+
+        def attempt() -> Change[Zvol]:
+            with self._asked(operation, "move_zvol", parent, zvol, **more) as channel:
+                reply = channel.hear(self._first_patience(), _patience)
+            if isinstance(reply, Progress):
+                message = "the agent asked for contents where it was to move a zvol"
+                raise RemoteProtocolError(message)
+            return _checked(Storage.move_zvol, value_of(reply))
+
+        return self._insist(attempt, lambda: 0, f"move_zvol of {zvol}, operation {operation}")
+
     def _first_patience(self) -> Deadline:
         # The agent may wait for the zvol as long as that, and says so once.
         return Deadline.after(max(self._deadline_seconds, _SILENCE_SECONDS))
@@ -109,7 +126,7 @@ class Carrier:
 
     @contextmanager
     def _asked(
-        self, operation: OperationId, method: str, parent: DatasetName, zvol: ZvolName, **more: bool
+        self, operation: OperationId, method: str, parent: DatasetName, zvol: ZvolName, **more: shapes.Json
     ) -> Iterator[Channel]:
         """Open a connection of its own and ask; what is not at its end with the block is cut."""
         channel = Channel.open(self._route, Deadline.after(_OPEN_SECONDS))
@@ -131,7 +148,7 @@ class _Safe:
 
     def hear(self, channel: Channel) -> Answer | Failure:
         """Take note of what lies safe, until the last word."""
-        while isinstance(reply := channel.hear(_patience()), Progress):
+        while isinstance(reply := channel.hear(_patience(), _patience), Progress):
             self.heed(reply)
         return reply
 
@@ -148,7 +165,7 @@ class _Safe:
 
 
 def _send(channel: Channel, safe: _Safe, first: Deadline) -> shapes.Json:
-    reply = channel.hear(first)
+    reply = channel.hear(first, _patience)
     if not isinstance(reply, Progress):
         return value_of(reply)  # refused, or written by this operation before
     safe.heed(reply)
@@ -167,7 +184,7 @@ def _send(channel: Channel, safe: _Safe, first: Deadline) -> shapes.Json:
 
 
 def _receive(channel: Channel, sink: Sink, first: Deadline) -> shapes.Json:
-    reply = channel.hear(first)
+    reply = channel.hear(first, _patience)
     if not isinstance(reply, Progress):
         return value_of(reply)
     if channel.has_more:

@@ -65,6 +65,9 @@ class RemoteStorage(Storage):
     def get_figures(self, parent: DatasetName) -> PoolFigures:
         return self._ask(Storage.get_figures, parent=parent)
 
+    def get_guid(self, parent: DatasetName) -> str:
+        return self._ask(Storage.get_guid, parent=parent)
+
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:
         return self._ask(Storage.get_zvol, parent=parent, zvol=zvol)
 
@@ -149,6 +152,11 @@ class RemoteStorage(Storage):
         return self._ask(
             Storage.revert_zvol, parent=parent, zvol=zvol, snapshot=snapshot, volsize_bytes=volsize_bytes
         )
+
+    def move_zvol(
+        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+    ) -> Change[Zvol]:
+        return self._carrier.move_zvol(parent, zvol, to=to, name=name, volume_id=volume_id)
 
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
         return self._ask(Storage.list_put_aside, parent=parent)

@@ -21,7 +21,7 @@ from zolder.names import (
     SnapshotName,
     VolumeId,
     ZvolName,
-    is_clone_origin,
+    is_own_snapshot,
     snapshot_dataset,
     zvol_dataset,
 )
@@ -141,7 +141,7 @@ class ZfsAdoption(ZfsGroups):
             _found_snapshot(parent, name, snapshot, found)
             for name in names
             for snapshot, found in sorted(libzfs.library().snapshots(zvol_dataset(parent, name)).items())
-            if not is_clone_origin(snapshot) and not is_deferred(found)
+            if not is_own_snapshot(snapshot) and not is_deferred(found)
         )
 
     def adopt_snapshot(

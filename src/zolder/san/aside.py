@@ -147,11 +147,11 @@ def collect(zpool: Zpool, zvol: ZvolName, operation: Operation) -> str | None:
     return text(found, "origin")
 
 
-def zvol_behind(parent: DatasetName, origin: str | None) -> ZvolName | None:
-    """Return the zvol below this parent whose snapshot an origin is; None where it is another parent's."""
+def zvol_behind(parents: Iterable[DatasetName], origin: str | None) -> tuple[DatasetName, ZvolName] | None:
+    """Return the zvol below one of these parents whose snapshot an origin is; None where it is another's."""
     above, _, leaf = (origin or "").partition("@")[0].rpartition("/")
     try:
-        return ZvolName(leaf) if above == parent else None
+        return next(((parent, ZvolName(leaf)) for parent in parents if parent == above), None)
     except InvalidRequest:
         return None
 

@@ -47,8 +47,13 @@ PERMISSIONS: Final = (
     Permission(
         "rollback", below=True, requests="revert_zvol; delete_zvol: what is put aside keeps its snapshots"
     ),
-    Permission("rename", below=True, requests="delete_zvol, revert_zvol, adopt_zvol, adopt_snapshot"),
+    Permission(
+        "rename", below=True, requests="delete_zvol, revert_zvol, adopt_zvol, adopt_snapshot, move_zvol"
+    ),
     Permission("create", below=True, requests="adopt_snapshot: the kernel wants it with rename"),
+    Permission("send", below=True, requests="move_zvol to another zpool"),
+    Permission("receive", below=False, requests="move_zvol from another zpool"),
+    Permission("receive", below=True, requests="move_zvol from another zpool that was cut, and goes on"),
     Permission("promote", below=True, requests="revert_zvol: older snapshots move along"),
     Permission(
         "userprop",

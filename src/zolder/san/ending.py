@@ -37,7 +37,7 @@ from zolder.san.reverting import revert_zvol, settle, unsettled_in, was_reverted
 from zolder.san.settling import settling
 from zolder.san.snapshots import remove_snapshot, remove_uncloned, require_snapshot
 from zolder.san.views import views_of
-from zolder.san.zpool import is_deleted, is_hidden, local, require_zvol, text
+from zolder.san.zpool import Zpool, is_deleted, is_hidden, local, require_zvol, text
 from zolder.san.zvols import destroy_zvol, look_at
 
 LOG = logging.getLogger(__name__)
@@ -48,30 +48,35 @@ class ZfsEnding(ZfsCounting):
 
     def delete_zvol(self, parent: DatasetName, zvol: ZvolName) -> Change[None]:
         """See ``Storage``."""
-        dataset, origin = zvol_dataset(parent, zvol), None
         with self._changing(parent, zvol) as zpool:
+            changed, origin = self._end(zpool, zvol)
+        self._collect(origin)
+        return Change(changed, None)
+
+    def _end(self, zpool: Zpool, zvol: ZvolName) -> tuple[bool, str | None]:
+        """End a zvol whose lock is held; return whether there was one, and what is to be collected then."""
+        dataset, origin = zvol_dataset(zpool.parent, zvol), None
+        found = zpool.look(dataset)
+        if (not found or is_hidden(found[dataset], dataset)) and settle(zpool, zvol, self._operation):
             found = zpool.look(dataset)
-            if (not found or is_hidden(found[dataset], dataset)) and settle(zpool, zvol, self._operation):
-                found = zpool.look(dataset)
-            if found and is_deleted(found[dataset], dataset):
-                aside = finish_putting_aside(zpool, zvol, self._operation)  # cut short before
-                found, origin = {}, f"{zvol_dataset(parent, aside)}@"
-            elif found:
-                volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
-                attachments = Attachments(self._policy, zpool, zvol)
-                if local(found[dataset], EXPORT_RECORD, dataset):
-                    attachments.close_recorded()
-                gone = destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
-                if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
-                    remove_snapshot(zpool, origin)  # left where the clone was cut short
-                if not gone:
-                    # A clone that was to take its place and did not would be one of those that need it.
-                    settle(zpool, zvol, self._operation)
-                    aside = put_aside(zpool, zvol, self._operation, release=attachments.close_all)
-                    origin = f"{zvol_dataset(parent, aside)}@"
-            self._index(parent).remove(zvol)
-        self._collect(parent, origin)
-        return Change(bool(found), None)
+        if found and is_deleted(found[dataset], dataset):
+            aside = finish_putting_aside(zpool, zvol, self._operation)  # cut short before
+            found, origin = {}, f"{zvol_dataset(zpool.parent, aside)}@"
+        elif found:
+            volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
+            attachments = Attachments(self._policy, zpool, zvol)
+            if local(found[dataset], EXPORT_RECORD, dataset):
+                attachments.close_recorded()
+            gone = destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
+            if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
+                remove_snapshot(zpool, origin)  # left where the clone was cut short
+            if not gone:
+                # A clone that was to take its place and did not would be one of those that need it.
+                settle(zpool, zvol, self._operation)
+                aside = put_aside(zpool, zvol, self._operation, release=attachments.close_all)
+                origin = f"{zvol_dataset(zpool.parent, aside)}@"
+        self._index(zpool.parent).remove(zvol)
+        return bool(found), origin
 
     @settling()
     def revert_zvol(
@@ -94,7 +99,7 @@ class ZfsEnding(ZfsCounting):
             await_holders(zpool, zvol, self._operation, release=attachments.close_all)
             with self._counting(parent, zvol, volsize_bytes):
                 aside = revert_zvol(zpool, found, name, wanted, self._operation)
-        self._collect(parent, f"{zvol_dataset(parent, aside)}@" if aside else None)
+        self._collect(f"{zvol_dataset(parent, aside)}@" if aside else None)
         return Change(changed=True, value=wanted)
 
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
@@ -126,16 +131,17 @@ class ZfsEnding(ZfsCounting):
             changed = remove_snapshot(zpool, name)
         return Change(changed, None)
 
-    def _collect(self, parent: DatasetName, origin: str | None) -> None:
+    def _collect(self, origin: str | None) -> None:
         """Destroy what was put aside for a clone that is gone now, and what that was cloned from in turn.
 
         The clone's own end is done and is what was asked for. What is left here is found by the next figures
         that list the parent.
         """
         try:
-            while zvol := zvol_behind(parent, origin):
-                with self._changing(parent, zvol) as zpool:
-                    origin = collect(zpool, zvol, self._operation)
+            # A clone may have moved to another parent since it was made.
+            while behind := zvol_behind(self._policy.parents, origin):
+                with self._changing(*behind) as zpool:
+                    origin = collect(zpool, behind[1], self._operation)
         except Error as err:
             LOG.warning("%s stays although its clone has gone: %s", origin, err.message)
 
@@ -155,4 +161,4 @@ class ZfsEnding(ZfsCounting):
                     held = True  # it has gone since it was listed, most likely
                     LOG.warning("%s cannot be looked at: %s", dataset, err.message)
                 if not held:
-                    self._collect(parent, f"{dataset}@")
+                    self._collect(f"{dataset}@")

@@ -30,6 +30,9 @@ DELETED_MARK: Final = "zolder:deleted"
 REVERT_MARK: Final = "zolder:revert"
 REVERT_NOTE: Final = "zolder:reverted"
 CONTENTS_NOTE: Final = "zolder:contents"
+MOVE_MARK: Final = "zolder:move"
+# How that begins on a copy that is not whole, or has not its name yet (zolder.san.sending).
+ARRIVING: Final = "arriving"
 
 _LIBRARIES: Final = ("libzfs.so.7", "libzfs.so.6", "libzfs.so.5", "libzfs.so.4")
 # zfs_type_t: filesystem, snapshot, volume.
@@ -50,6 +53,7 @@ PROPERTIES: Final = (
     REVERT_MARK,
     REVERT_NOTE,
     CONTENTS_NOTE,
+    MOVE_MARK,
     "volsize",
     "refreservation",
     "origin",

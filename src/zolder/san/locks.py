@@ -51,19 +51,22 @@ class Locks:
             os.close(descriptor)
 
     @contextmanager
-    def hold_for_long(self, operation: Operation, name: str) -> Iterator[None]:
-        """Hold one lock for as long as it takes; who wants it meanwhile by `hold` is refused at once.
+    def hold_for_long(self, operation: Operation, *names: str) -> Iterator[int]:
+        """Hold locks for as long as it takes; who wants one meanwhile by `hold` is refused at once.
 
-        Others that want it for long wait: it may be the same operation, whose former line was lost.
+        Others that want one for long wait: it may be the same operation, whose former line was lost.
 
+        :return: the open file that the locks belong to: a program that inherits it keeps them until it ends.
         :raises Error: as `hold`, but for the deadline, which is that for the beginning.
         """
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._take(descriptor, _byte_of(name), name, operation, patiently=True)
-            try_lock(descriptor, _byte_of(name) + _HELD_FOR_LONG)
+            for offset, name in sorted({_byte_of(name): name for name in names}.items()):
+                self._take(descriptor, offset, name, operation, patiently=True)
+            for name in names:
+                try_lock(descriptor, _byte_of(name) + _HELD_FOR_LONG)
             operation.check()
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -87,8 +90,10 @@ class Locks:
         def attempt() -> bool | None:
             taken = try_lock(descriptor, offset)
             if taken is None and not patiently and _is_locked(descriptor, offset + _HELD_FOR_LONG):
-                message = f"{name} is being written to, as from an image: ask again when that has ended"
-                raise Busy(message, holders=["an operation of Zolder that writes it"])
+                message = (
+                    f"{name} is being written to, as from an image, or moved: ask again when that has ended"
+                )
+                raise Busy(message, holders=["an operation of Zolder that writes or moves it"])
             return taken
 
         taken = operation.wait_for(

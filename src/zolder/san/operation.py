@@ -55,10 +55,22 @@ class Operation:
             raise AssertionError  # only what comes over a channel is carried over one
         return self._line
 
+    def require_listener(self) -> None:
+        """Make sure, in the middle of what takes long, that the client is still there.
+
+        :raises ConnectionLost: it is not, or this process is told to end.
+        """
+        if self._line is not None:
+            self._line.require_listener()
+
     @property
     def remaining_seconds(self) -> float:
         """The time until the deadline; negative behind it."""
         return self._deadline - time.monotonic()
+
+    def allow(self, seconds: float) -> None:
+        """Have the deadline come that late at least: what takes long is done, and its end is left."""
+        self._deadline = max(self._deadline, time.monotonic() + seconds)
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:

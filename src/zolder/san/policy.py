@@ -60,6 +60,8 @@ class Policy:
         self._check_listed("parent", [arguments["parent"]], self.parents)
         if method != _LOOKING_AT_OWN:
             self._check_names(arguments)
+        if "to" in arguments:
+            self._check_listed("parent", [arguments["to"]], self.parents)
         if "members" in arguments:
             self._check_listed("parent", [member.parent for member in arguments["members"]], self.parents)
         if method.startswith(_ADOPTING):
@@ -76,7 +78,7 @@ class Policy:
     @staticmethod
     def _check_names(arguments: Mapping[str, Any]) -> None:
         """Keep requests off what is no volume any more, or none yet: its names are the agent's own."""
-        named = [arguments.get("zvol"), arguments.get("source")]
+        named = [arguments.get(key) for key in ("zvol", "source", "name")]
         named += [one.zvol for one in (*arguments.get("members", ()), *arguments.get("wanted", ()))]
         for name in named:
             if isinstance(name, str) and is_between(name):

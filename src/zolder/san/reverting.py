@@ -27,7 +27,7 @@ from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.properties import numbered
 from zolder.san.zpool import Zpool, local, number, refuse_foreign, text
-from zolder.san.zvols import alive_snapshots, destroy_zvol, remove_clone_origins, shape_zvol
+from zolder.san.zvols import alive_snapshots, destroy_zvol, remove_own_snapshots, shape_zvol
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def revert_zvol(
     :raises NoSpace: a thick one does not fit; it stays as it was.
     """
     dataset = zvol_dataset(now.parent, now.name)
-    remove_clone_origins(zpool, dataset)
+    remove_own_snapshots(zpool, dataset)
     each = libzfs.library().snapshots(dataset)
     taken = number(each[snapshot], "createtxg")
     later = [name for name, found in each.items() if number(found, "createtxg") > taken]

@@ -14,7 +14,7 @@ from zolder.errors import BackendError
 
 LOG = logging.getLogger(__name__)
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _TAIL = 2000
 
 
@@ -47,7 +47,7 @@ def run(argv: Sequence[str], *, text: str | None = None) -> Finished:
             stdin=subprocess.DEVNULL if text is None else None,
             input=text,
             capture_output=True,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             check=False,
             encoding="utf-8",
             errors="replace",

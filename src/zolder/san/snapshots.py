@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
-from zolder.names import SnapshotName, is_clone_origin, zvol_dataset
+from zolder.names import SnapshotName, is_own_snapshot, zvol_dataset
 from zolder.properties import BlockSize
 from zolder.san import libzfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
@@ -136,7 +136,7 @@ def list_snapshots(zvol: str) -> list[SnapshotName]:
         SnapshotName(name.partition("@")[2])
         for name, found in sorted(libzfs.library().snapshots(zvol).items())
         if local(found, SNAPSHOT_MARK, name) is not None
-        and not is_clone_origin(name)
+        and not is_own_snapshot(name)
         and not is_deferred(found)
     ]
 

@@ -28,8 +28,8 @@ from zolder.san import lzc
 from zolder.san.adoption import ZfsAdoption
 from zolder.san.contents import ZfsContents
 from zolder.san.counting import sizes_in
-from zolder.san.ending import ZfsEnding
 from zolder.san.libzfs import EXPORT_RECORD, Properties
+from zolder.san.moving import ZfsMoving
 from zolder.san.properties import require_block_size, require_origin_blocks
 from zolder.san.reshaping import reshape_zvol
 from zolder.san.secrets import count_missing
@@ -52,7 +52,7 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(ZfsEnding, ZfsContents, ZfsAdoption):
+class ZfsStorage(ZfsMoving, ZfsContents, ZfsAdoption):
     """What one operation of one identity may do on this SAN."""
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
@@ -74,6 +74,10 @@ class ZfsStorage(ZfsEnding, ZfsContents, ZfsAdoption):
             zvol_count=count,
             secrets_missing=count_missing(parent),
         )
+
+    def get_guid(self, parent: DatasetName) -> str:
+        """See ``Storage``."""
+        return f"{number(self._zpool(parent).set_up(), 'guid'):016x}"
 
     @settling()
     def get_zvol(self, parent: DatasetName, zvol: ZvolName) -> Zvol:

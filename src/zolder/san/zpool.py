@@ -15,7 +15,7 @@ from zolder.errors import BackendError, Error, InvalidRequest, NoSpace, NotFound
 from zolder.model import Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, zvol_dataset
 from zolder.san import libzfs, lzc
-from zolder.san.libzfs import DELETED_MARK, REVERT_MARK, VOLUME_MARK, Properties
+from zolder.san.libzfs import ARRIVING, DELETED_MARK, MOVE_MARK, REVERT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.parents import Site, import_stamp, record_parent, require_active, require_recorded
 from zolder.san.privileged import Privileged
@@ -193,7 +193,7 @@ def find_mark(dataset: str, found: Properties, name: str = VOLUME_MARK) -> Volum
     """Return the volume (or the snapshot) that a dataset's own mark names; None without one of ours.
 
     What was deleted and put aside is no volume any more (zolder.san.aside), and what is to take a volume's
-    place is none yet (zolder.san.reverting).
+    place is none yet (zolder.san.reverting, zolder.san.sending).
     """
     mark = local(found, name, dataset)
     if mark is None or is_hidden(found, dataset):
@@ -211,7 +211,8 @@ def is_deleted(found: Properties, dataset: str) -> bool:
 
 def is_hidden(found: Properties, dataset: str) -> bool:
     """Say whether a zvol of ours is no volume any more, or none yet."""
-    return is_deleted(found, dataset) or local(found, REVERT_MARK, dataset) is not None
+    arriving = (local(found, MOVE_MARK, dataset) or "").startswith(ARRIVING)
+    return arriving or is_deleted(found, dataset) or local(found, REVERT_MARK, dataset) is not None
 
 
 def is_deferred(found: Properties) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, NotFound
 from zolder.model import Zvol
-from zolder.names import VolumeId, ZvolName, is_clone_origin, zvol_dataset
+from zolder.names import VolumeId, ZvolName, is_own_snapshot, zvol_dataset
 from zolder.properties import BlockSize, given
 from zolder.san import libzfs, zfs
 from zolder.san.libzfs import SNAPSHOT_MARK, VOLUME_MARK, Properties
@@ -156,7 +156,7 @@ def _is_needed(zpool: Zpool, zvol: ZvolName) -> bool:
     :raises Busy: it has other snapshots: Cinder's own, or somebody else's.
     """
     dataset = zvol_dataset(zpool.parent, zvol)
-    remove_clone_origins(zpool, dataset)
+    remove_own_snapshots(zpool, dataset)
     alive = alive_snapshots(dataset)
     if alive:
         message = f"{dataset} has snapshots that must go first: {', '.join(alive[:8])}"
@@ -164,11 +164,15 @@ def _is_needed(zpool: Zpool, zvol: ZvolName) -> bool:
     return bool(libzfs.library().snapshots(dataset))
 
 
-def remove_clone_origins(zpool: Zpool, dataset: str) -> None:
-    """Remove what clones of a zvol that were cut short left behind, or let it go with its clone."""
+def remove_own_snapshots(zpool: Zpool, dataset: str, *, but: str = "") -> None:
+    """Remove what clones and moves of a zvol that were cut short left behind, or let it go with its clone.
+
+    :param but: the whole name of one that stays.
+    """
     for name, found in libzfs.library().snapshots(dataset).items():
         mark = local(found, SNAPSHOT_MARK, name)
-        if is_clone_origin(name) and mark == name.partition("@")[2] and not is_deferred(found):
+        ours = is_own_snapshot(name) and mark == name.partition("@")[2] and name != but
+        if ours and not is_deferred(found):
             try:
                 zpool.library.destroy_snapshot(name)
             except ZfsError as err:
