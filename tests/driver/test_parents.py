@@ -60,7 +60,7 @@ def test_each_parent_is_a_pool(driver: ZolderDriver, san: TwoZpools) -> None:
     assert [slow["pool_name"], fast["pool_name"]] == [SLOW, FAST]
     assert (slow["total_volumes"], fast["total_volumes"]) == (0, 1)
     assert fast["provisioned_capacity_gb"] == 3
-    assert fast["location_info"] == "zolder:192.0.2.1:fast/volumes"
+    assert fast["location_info"] == f"zolder:{san.get_guid(FAST)}:fast/volumes"
     assert [zvol.parent for zvol in san.list_zvols(FAST)] == [FAST]
 
 

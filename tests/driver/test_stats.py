@@ -12,14 +12,14 @@ from cinder.scheduler.filters.driver_filter import DriverFilter
 from cinder.scheduler.host_manager import HostManager, PoolState
 from cinder.scheduler.weights.goodness import GoodnessWeigher
 
-from tests.driver.conftest import new_volume
+from tests.driver.conftest import PARENT, new_volume
 from zolder.cinder.driver import ZolderDriver
 from zolder.fake import FakeStorage
 
 GIB = 2**30
 
 
-def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver]) -> None:
+def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver], san: FakeStorage) -> None:
     """Thick volumes take space at once, and everything provisioned is counted."""
     driver = make_driver("san_thin_provision = false\nvolume_backend_name = zol\nreserved_percentage = 7")
     driver.create_volume(new_volume(10))
@@ -43,7 +43,7 @@ def test_the_figures_are_the_sans(make_driver: Callable[..., ZolderDriver]) -> N
         "provisioned_capacity_gb": 15,
         "total_volumes": 2,
         "reserved_percentage": 7,
-        "location_info": "zolder:192.0.2.1:data/volumes",
+        "location_info": f"zolder:{san.get_guid(PARENT)}:data/volumes",
         "thin_provisioning_support": False,
         "thick_provisioning_support": True,
         "max_over_subscription_ratio": 20.0,

@@ -47,6 +47,7 @@ class DriverBase(driver.VolumeDriver):
         self._connect = connect
         self._leave: Callable[[], None] = lambda: None
         self._troubles: dict[DatasetName, str | None] = {}
+        self._guids: dict[DatasetName, str] = {}
 
     @staticmethod
     def get_driver_options() -> list[Any]:
@@ -82,6 +83,7 @@ class DriverBase(driver.VolumeDriver):
         for parent in self._settings.parents:
             with translated(NotFound, NotPermitted, to=partial(_name_parent_option, parent)):
                 self._san.storage.get_figures(parent)
+                self._guids[parent] = self._san.storage.get_guid(parent)
 
     def _update_volume_stats(self) -> None:
         """Ask for the figures; while they cannot be had, report the back end as down instead of failing.
@@ -89,7 +91,7 @@ class DriverBase(driver.VolumeDriver):
         Cinder asks every minute, so a back end that answers again is up again by itself.
         """
         known = {parent: self._ask_figures(parent) for parent in self._settings.parents}
-        self._stats = describe_stats(self._settings, known)
+        self._stats = describe_stats(self._settings, known, self._guids)
         # The scheduler reads them here; else the options of these names would do nothing.
         functions = {
             "filter_function": self.get_filter_function(),
@@ -102,6 +104,9 @@ class DriverBase(driver.VolumeDriver):
         missing_secrets, trouble, figures = self._missing_secrets[parent], None, None
         asked = missing_secrets.clock()
         try:
+            if self._troubles.get(parent) is not None or parent not in self._guids:
+                # What comes back may be another zpool, or be on another SAN.
+                self._guids[parent] = self._san.soon.get_guid(parent)
             figures = self._san.soon.get_figures(parent)
         except Error as err:
             trouble = err.message

@@ -50,6 +50,7 @@ _EXPORTERS: Final[dict[str, dict[str | None, ExporterName]]] = {
     _ISCSI: {None: LIO, "lioadm": LIO, "tgtadm": TGT},
     _NVME: {None: NVMET, "nvmet": NVMET},
 }
+_DRIVERS: Final = "zolder."
 # IANA's port of NVMe over Fabrics. Cinder's own default is that of iSCSI, whatever the protocol.
 _NVME_PORT: Final = 4420
 
@@ -102,6 +103,13 @@ def append_options(configuration: Configuration) -> None:
     """Make all options that a back end may have known to oslo.config for its section."""
     for options in (san.san_opts, driver.volume_opts, zolder_opts):
         configuration.append_config_values(options)
+
+
+def is_ours(section: str) -> bool:
+    """Say whether a section's ``volume_driver`` is of this project."""
+    # Importing the manager, which defines it, would start more of Cinder than is needed to read one word.
+    read = cinder_configuration.Configuration([cfg.StrOpt("volume_driver")], config_group=section)
+    return str(read.safe_get("volume_driver") or "").startswith(_DRIVERS)
 
 
 def read_settings(configuration: Configuration) -> Settings:

@@ -11,16 +11,25 @@ from typing import Any
 from cinder.common import constants
 
 from zolder import __version__
+from zolder.cinder.destination import Location
 from zolder.cinder.settings import Settings
 from zolder.cinder.translate import GIB
 from zolder.model import PoolFigures
 from zolder.names import NVMET, DatasetName
 
 
-def describe_stats(settings: Settings, known: Mapping[DatasetName, PoolFigures | None]) -> dict[str, Any]:
-    """Return the stats of a back end: a pool for each parent, with figures or, where they are None, down."""
+def describe_stats(
+    settings: Settings, known: Mapping[DatasetName, PoolFigures | None], guids: Mapping[DatasetName, str]
+) -> dict[str, Any]:
+    """Return the stats of a back end: a pool for each parent, with figures or, where they are None, down.
+
+    :param guids: those of the parents, as far as they are known.
+    """
     pools = [_pool_down() if figures is None else _pool_up(settings, figures) for figures in known.values()]
     up = any(figures is not None for figures in known.values())
+    for parent, pool in zip(known, pools, strict=True):
+        # By which the driver of another back end knows which SAN this is, if it is one.
+        pool["location_info"] = str(Location(guids[parent], parent)) if parent in guids else "unknown"
     return _stats(settings, dict(zip(known, pools, strict=True)), up=up)
 
 
@@ -76,15 +85,7 @@ def _stats(settings: Settings, pools: Mapping[DatasetName, dict[str, Any]], *, u
         "replication_enabled": False,
         # A target a volume: whoever scans one sees no other volume.
         "shared_targets": False,
-        "pools": [
-            {
-                "pool_name": str(parent),
-                "location_info": f"zolder:{settings.san_address}:{parent}",
-                **common,
-                **pool,
-            }
-            for parent, pool in pools.items()
-        ],
+        "pools": [{"pool_name": str(parent), **common, **pool} for parent, pool in pools.items()],
     }
 
 

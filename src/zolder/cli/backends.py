@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from cinder import exception, version
 from cinder.common import config as cinder_config
 from cinder.volume import configuration
 from oslo_config import cfg
 
-from zolder.cinder.settings import Settings, append_options, read_settings
+from zolder.cinder.settings import Settings, append_options, is_ours, read_settings
 from zolder.names import DatasetName
 
 CONF = cfg.CONF
-_DRIVERS: Final = "zolder."
 
 
 class NoBackends(Exception):
@@ -88,7 +86,7 @@ def read_grounds(only: Sequence[str]) -> list[Ground]:
     """
     # Before it is parsed anew enabled_backends is what it was (cinder/common/config.py registers it).
     enabled = list(getattr(cinder_config.CONF, "enabled_backends", None) or ())
-    ours = [section for section in enabled if section and _is_ours(section)]
+    ours = [section for section in enabled if section and is_ours(section)]
     unknown = [section for section in only if section not in ours]
     if unknown:
         message = (
@@ -107,12 +105,6 @@ def read_grounds(only: Sequence[str]) -> list[Ground]:
         for (san, parent), back_ends in shared.items()
         if not only or any(back_end.section in only for back_end in back_ends)
     ]
-
-
-def _is_ours(section: str) -> bool:
-    # Importing the manager, which defines it, would start more of Cinder than is needed to read one word.
-    read = configuration.Configuration([cfg.StrOpt("volume_driver")], config_group=section)
-    return str(read.safe_get("volume_driver") or "").startswith(_DRIVERS)
 
 
 def _back_ends(section: str) -> list[BackEnd]:
