@@ -28,6 +28,9 @@ _PUT_ASIDE = "zolder-deleted-"
 _REVERTED = "zolder-reverted-"
 _ARRIVING = "zolder-arriving-"
 _SENT = "zolder-move-"
+# These two are the driver's, to the agent they are volumes like others.
+_COPYING = "copying-"
+_COPIED = "copied-"
 
 
 class Name(str):
@@ -249,6 +252,16 @@ def reverted_name(zvol: ZvolName) -> ZvolName:
 def arriving_name(zvol: ZvolName) -> ZvolName:
     """Return the name of the copy that a zvol is sent to in another zpool, as long as it is not whole."""
     return ZvolName(f"{_ARRIVING}{hashlib.sha256(zvol.encode()).hexdigest()[:_DIGEST_CHARACTERS]}")
+
+
+def copying_name(volume_id: VolumeId) -> ZvolName:
+    """Return the name of a volume's copy on another SAN, as long as it is not whole."""
+    return ZvolName(f"{_COPYING}{volume_id}")
+
+
+def copied_name(volume_id: VolumeId) -> ZvolName:
+    """Return the name of what a volume was before it moved to another SAN, until that is deleted."""
+    return ZvolName(f"{_COPIED}{volume_id}")
 
 
 def sent_leaf(operation: OperationId) -> str:

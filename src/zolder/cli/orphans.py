@@ -15,7 +15,7 @@ from zolder.cli.accesses import find_accesses
 from zolder.cli.finding import Finding, Kind
 from zolder.cli.sides import CinderSide, SanSide, VolumeRow
 from zolder.model import Zvol
-from zolder.names import DatasetName, snapshot_dataset, zvol_dataset
+from zolder.names import DatasetName, copied_name, copying_name, snapshot_dataset, zvol_dataset
 
 _MANAGING_FAILED: Final = "error_managing"
 
@@ -34,9 +34,14 @@ def compare(parent: DatasetName, cinder: CinderSide, san: SanSide) -> tuple[Find
 
 def _zvols(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Finding]:
     snapshots = Counter(zvol for zvol, _ in san.snapshots)
+    moving = {row.name_id: row for row in (*cinder.volumes.values(), *cinder.others.values())}
     for name, zvol in san.zvols.items():
         other = cinder.others.get(name)
         if name in cinder.volumes or (other is not None and other.pool in {"", parent}):
+            continue
+        half = moving.get(zvol.volume_id)
+        is_half = name in {copying_name(zvol.volume_id), copied_name(zvol.volume_id)}
+        if half is not None and (is_half or other is half) and not half.at_rest:
             continue
         dataset = zvol_dataset(parent, name)
         deleted = name in cinder.deleted
@@ -45,7 +50,12 @@ def _zvols(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Fi
             if deleted
             else "Cinder knows no such volume: left over, or another cloud's"
         )
-        if other is not None:
+        if is_half and half is not None:
+            meaning = (
+                f"Cinder has the volume at {half.host}: this is left of its migration to another SAN; where"
+                " that has failed, migrate it once more, which settles it"
+            )
+        elif other is not None:
             meaning = (
                 f"Cinder has the volume at {other.host}: this is left of a create or a move that was cut"
             )
