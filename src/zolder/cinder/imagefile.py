@@ -35,20 +35,25 @@ _MIB: Final = 2**20
 class Progress:
     """Says in the log how far contents have come."""
 
-    def __init__(self, what: str, whole_bytes: int) -> None:
+    def __init__(
+        self, what: str, whole_bytes: int, *, parts: int = _PARTS, least_seconds: float | None = None
+    ) -> None:
         """Begin.
 
         :param what: begins each line, such as ``Image x to volume y``.
+        :param parts: a line at each such part of the whole, and no more often than ``least_seconds``.
         """
         self._what = what
+        self._parts = parts
+        self._least_seconds = _LEAST_SECONDS if least_seconds is None else least_seconds
         self._whole = max(whole_bytes, 1)
         self._told_part = 0
         self._told_at = self._began = time.monotonic()
 
     def reach(self, offset_bytes: int, carried_bytes: int) -> None:
         """Take note of an offset, and of how much was carried for it."""
-        part, now = offset_bytes * _PARTS // self._whole, time.monotonic()
-        if part > self._told_part and now - self._told_at > _LEAST_SECONDS:
+        part, now = offset_bytes * self._parts // self._whole, time.monotonic()
+        if part > self._told_part and now - self._told_at > self._least_seconds:
             self._told_part, self._told_at = part, now
             self._say(offset_bytes, carried_bytes)
 
