@@ -15,10 +15,11 @@ from zolder import __version__
 from zolder.cinder.adoption import AdoptionVerbs
 from zolder.cinder.connections import ConnectionVerbs
 from zolder.cinder.images import ImageVerbs
+from zolder.cinder.migration import MigrationVerbs
 
 
 @interface.volumedriver
-class ZolderDriver(AdoptionVerbs, ConnectionVerbs, ImageVerbs):
+class ZolderDriver(AdoptionVerbs, MigrationVerbs, ConnectionVerbs, ImageVerbs):
     """Volumes as zvols on a SAN with OpenZFS, exported by iSCSI or by NVMe over TCP."""
 
     VERSION = __version__
