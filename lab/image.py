@@ -20,7 +20,7 @@ from lab.zfsmodule import MODULES
 
 GUEST_FILES = Path(__file__).parent / "guest"
 # What an operator puts on machines that attach volumes.
-INITIATOR_RULES = Path(__file__).parents[1] / "deploy/udev/70-zolder-nvme-initiator.rules"
+INITIATOR_RULES = Path(__file__).parents[1] / "deploy/udev/10-zolder-nvme-initiator.rules"
 SIZE_BYTES = 3 * 2**30
 NEEDS_BYTES = 2 * 2**30
 
