@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import time
 from contextlib import ExitStack
 
 from lab.cloud.cloud import EXPECTED, Cloud, running_cloud
-from lab.cloud.suite import prepare_suite, run_suite
+from lab.cloud.contents import compare_contents
+from lab.cloud.remains import find_remains
+from lab.cloud.suite import prepare_suite, run_suite, upload_image
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.progress import Progress
 
 ALL = r"^tempest\.api\.volume"
 CONCURRENCY = 2
+# One of those for which cinder-backup has to run.
+BACKUPS = "tempest.api.volume.test_volumes_backup"
 
 
 def main(argv: list[str]) -> int:
-    """Run the tests and return the exit status: 0 if some passed and none failed."""
+    """Run the tests and return the exit status: 0 if some passed, none failed and nothing is left."""
     parser = argparse.ArgumentParser(prog="python -m lab tempest", description=__doc__)
     parser.add_argument("--regex", default=ALL, help=f"which tests ({ALL})")
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help=f"at once ({CONCURRENCY})")
     parser.add_argument("--threads", choices=["eventlet", "native"], default="eventlet", help="Cinder's")
-    parser.add_argument("--manage", action="store_true", help="also test managing and unmanaging")
     parser.add_argument(
-        "--backup", action="store_true", help="also cinder-backup in the guest, not tried yet"
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="cinder-backup in the guest, or not (if the pattern selects its tests)",
     )
     parser.add_argument("--keep", action="store_true", help="leave all up afterwards until Ctrl-C")
     arguments = parser.parse_args(argv)
@@ -40,20 +46,24 @@ def main(argv: list[str]) -> int:
     # A terminal that closes and a `kill` end us as Ctrl-C does, so that all is taken down.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    native, backups = arguments.threads == "native", arguments.backup
+    if backups is None:
+        backups = bool(re.search(arguments.regex, BACKUPS))
     started = time.monotonic()
     try:
         with ExitStack() as stack:
             with Progress("cloud", EXPECTED, lab.cache.root / "timings.json") as progress:
-                native, backups = arguments.threads == "native", arguments.backup
                 cloud = stack.enter_context(
                     running_cloud(lab, folder, progress, native=native, backups=backups)
                 )
-                prepare_suite(cloud, manage=arguments.manage, backup=backups)
+                image = upload_image(cloud)
+                prepare_suite(cloud, image, backup=backups)
             print(f"all is up; Tempest runs {arguments.regex}", flush=True)
             outcomes = run_suite(cloud.ground, arguments.regex, arguments.concurrency)
+            seen, complaints = look_further(cloud, image, backups=backups)
             if dead := cloud.services.dead():
                 raise LabError(f"ended before the tests did: {', '.join(dead)}; see {folder}/logs")
-            print("\n".join(["", *outcomes.lines()]), flush=True)
+            print("\n".join(["", *seen, *complaints, *outcomes.lines()]), flush=True)
             if arguments.keep:
                 stay(cloud)
     finally:
@@ -61,7 +71,22 @@ def main(argv: list[str]) -> int:
             lab.down()
         shutil.rmtree(folder / "data", ignore_errors=True)
         print(f"(logs: {folder / 'logs'}; {time.monotonic() - started:.0f} s in all)", flush=True)
-    return 0 if outcomes.is_good else 1
+    return 0 if outcomes.is_good and not complaints else 1
+
+
+def look_further(cloud: Cloud, image: str, *, backups: bool) -> tuple[list[str], list[str]]:
+    """Look at what Tempest does not: the contents of backups, and what is left on the SAN.
+
+    :return: what was seen, and what is wrong, a line each.
+    """
+    seen, complaints = [], []
+    if backups:
+        try:
+            seen = compare_contents(cloud, image)
+        except LabError as err:
+            complaints.append(f"FAILED contents: {err}")
+    complaints += [f"LEFT on the SAN: {name}" for name in find_remains(cloud.lab.san)]
+    return seen, complaints
 
 
 def interrupt(number: int, _frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lab.cloud.venvs import BUILD_TOOLS, ensure_environments, find_missing
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.packages import ensure_packages, missing_packages
+from lab.policy import CONFIGURATION
 from lab.progress import Progress
 
 # Seconds, where no run has shown others.
@@ -84,6 +86,7 @@ def running_cloud(
         # Last, for they take most of this machine.
         with progress.step("machines"):
             lab.up()
+            lab.san.write_file("/etc/zolder/san.toml", adopting_policy().encode())
         parts = cinder.CinderServices(ground, services, native=native)
         settings = parts.configure(lab.environment())
         waiting.wait_until_ready(lambda: broker.is_broker_ready(ground))
@@ -152,6 +155,13 @@ def fill_catalog(ground: Ground, identity: keystone.Identity) -> None:
     identity.add_service("image", "glance", glance.url_of(ground))
     identity.add_service("block-storage", "cinder", cinder.url_of(ground))
     identity.add_service("network", "nothing", f"http://{LOOPBACK}:{ground.ports['network']}")
+
+
+def adopting_policy() -> str:
+    """Return the SAN's policy as the lab has it, with what managing volumes needs: docs/manage.md."""
+    places = json.dumps([backend.parent for backend in cinder.BACKENDS])
+    table = "[identity.lab]\n"
+    return CONFIGURATION.replace(table, f"{table}adopt_from = {places}\n")
 
 
 def start_network(ground: Ground, services: Services) -> None:

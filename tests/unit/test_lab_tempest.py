@@ -8,18 +8,20 @@ import json
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import requests
 
 from lab.cloud import backup, cinder, keystone, suite
-from lab.cloud.cloud import services_stay_off
+from lab.cloud.cloud import adopting_policy, services_stay_off
 from lab.cloud.ground import PORTS, SECRETS, Ground
 from lab.cloud.outcomes import Outcomes, meaning_of, read_outcomes
 from lab.cloud.service import Services, answers
 from lab.cloud.venvs import REQUIREMENTS, Environment
 from lab.errors import LabError
+from lab.policy import CONFIGURATION
 from lab.ports import free_ports
 
 SAN = {
@@ -122,6 +124,13 @@ def test_the_guest_sees_this_machine_at_its_gateway(ground: Ground) -> None:
     assert "auth_url = http://10.0.2.2:40004/v3" in text
 
 
+def test_the_san_lets_both_back_ends_adopt() -> None:
+    """The policy of the cloud's SAN is the lab's, and says which parents may be adopted from."""
+    lab, cloud = tomllib.loads(CONFIGURATION), tomllib.loads(adopting_policy())
+    assert cloud["identity"]["lab"].pop("adopt_from") == ["data/volumes", "fast/volumes"]
+    assert cloud == lab
+
+
 def test_keystone_s_keys_are_keys(tmp_path: Path) -> None:
     """A repository has a staged and a primary key, each of 32 bytes, different and ours alone."""
     keystone.write_keys(tmp_path / "keys")
@@ -148,7 +157,7 @@ def test_secrets_are_each_cloud_s_own(tmp_path: Path) -> None:
 
 def test_tempest_s_templates_are_whole(ground: Ground) -> None:
     """Each field of Tempest's configuration has a value."""
-    fields = ("identity", "region", "image", "backends", "microversion", "backup", "manage")
+    fields = ("identity", "region", "image", "backends", "microversion", "backup")
     found = read(ground.write("tempest.conf", suite.CONFIGURATION, **dict.fromkeys(fields, "x")))
     assert found["auth"]["admin_password"] == "secret-of-admin"
     assert found["volume"]["backend_names"] == "x"
