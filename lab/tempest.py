@@ -24,8 +24,8 @@ from lab.progress import Progress
 
 ALL = r"^tempest\.api\.volume"
 CONCURRENCY = 2
-# One of those for which cinder-backup has to run.
-BACKUPS = "tempest.api.volume.test_volumes_backup"
+# The modules of tests for which cinder-backup has to run.
+BACKUPS = ("tempest.api.volume.test_volumes_backup", "tempest.api.volume.admin.test_volumes_backup")
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, interrupt)
     native, backups = arguments.threads == "native", arguments.backup
     if backups is None:
-        backups = bool(re.search(arguments.regex, BACKUPS))
+        backups = any(re.search(arguments.regex, module) for module in BACKUPS)
     started = time.monotonic()
     try:
         with ExitStack() as stack:
