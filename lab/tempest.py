@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, interrupt)
     native, backups = arguments.threads == "native", arguments.backup
     if backups is None:
-        backups = any(re.search(arguments.regex, module) for module in BACKUPS)
+        backups = selects_backups(arguments.regex)
     started = time.monotonic()
     try:
         with ExitStack() as stack:
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
                 prepare_suite(cloud, image, backup=backups)
             print(f"all is up; Tempest runs {arguments.regex}", flush=True)
             outcomes = run_suite(cloud.ground, arguments.regex, arguments.concurrency)
-            seen, complaints = look_further(cloud, image, backups=backups)
             if dead := cloud.services.dead():
                 raise LabError(f"ended before the tests did: {', '.join(dead)}; see {folder}/logs")
+            seen, complaints = look_further(cloud, image, backups=backups)
             print("\n".join(["", *seen, *complaints, *outcomes.lines()]), flush=True)
             if arguments.keep:
                 stay(cloud)
@@ -72,6 +72,11 @@ def main(argv: list[str]) -> int:
         shutil.rmtree(folder / "data", ignore_errors=True)
         print(f"(logs: {folder / 'logs'}; {time.monotonic() - started:.0f} s in all)", flush=True)
     return 0 if outcomes.is_good and not complaints else 1
+
+
+def selects_backups(regex: str) -> bool:
+    """Say whether a pattern selects tests for which cinder-backup has to run."""
+    return any(re.search(regex, module) for module in BACKUPS)
 
 
 def look_further(cloud: Cloud, image: str, *, backups: bool) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from lab.cloud.venvs import REQUIREMENTS, Environment
 from lab.errors import LabError
 from lab.policy import CONFIGURATION
 from lab.ports import free_ports
+from lab.tempest import ALL, selects_backups
 
 SAN = {
     "known_hosts": "/lab/known_hosts",
@@ -161,6 +162,13 @@ def test_tempest_s_templates_are_whole(ground: Ground) -> None:
     found = read(ground.write("tempest.conf", suite.CONFIGURATION, **dict.fromkeys(fields, "x")))
     assert found["auth"]["admin_password"] == "secret-of-admin"
     assert found["volume"]["backend_names"] == "x"
+
+
+def test_backups_are_brought_up_for_their_tests_alone() -> None:
+    """All tests need cinder-backup, and so do the administrator's alone; a pattern of others does not."""
+    assert selects_backups(ALL)
+    assert selects_backups(r"^tempest\.api\.volume\.admin")
+    assert not selects_backups("tempest.api.volume.test_volumes_(get|clone)")
 
 
 def test_tempest_s_workers_are_its_own_python_s(ground: Ground) -> None:
