@@ -16,7 +16,9 @@ from typing import Any
 
 sys.path.insert(0, "/usr/local/lib/zolder")
 
-from zolder.names import DatasetName, Identity, OperationId, SnapshotName, VolumeId, ZvolName
+from zolder import shapes
+from zolder.api import Storage
+from zolder.names import Identity, OperationId
 from zolder.san import libzfs, lzc, sending, streams, zfs
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.operation import Operation
@@ -102,20 +104,12 @@ def main(verb: str, at: str, arguments: str) -> None:
         notify=lambda _: None,
     )
     storage = ZfsStorage(CurrentPolicy(identity)(), operation, Asking(HelperLine(identity), operation))
-    given = json.loads(arguments)
     if at == "sending":
         end_within_a_stream()
     if at == "late":
         be_late_behind_a_stream(operation)
-    kinds = {
-        "parent": DatasetName,
-        "to": DatasetName,
-        "zvol": ZvolName,
-        "name": ZvolName,
-        "volume_id": VolumeId,
-        "snapshot": SnapshotName,
-    }
-    getattr(storage, verb)(**{name: kinds.get(name, lambda x: x)(value) for name, value in given.items()})
+    typed = shapes.parameters(getattr(Storage, verb))(json.loads(arguments))
+    getattr(storage, verb)(**typed)
     print(json.dumps(countdown.taken))
 
 

@@ -12,6 +12,7 @@ Each method may raise, beside what it lists: ``NotPermitted`` (the parent is not
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Final
 
 from zolder.errors import InvalidRequest
@@ -28,10 +29,11 @@ from zolder.model import (
     Refusal,
     Route,
     Zvol,
+    ZvolCopy,
     ZvolSnapshot,
 )
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
-from zolder.properties import INHERITED, BlockSize, ZvolProperties
+from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
 class Contents(ABC):
@@ -260,6 +262,20 @@ class Storage(Contents):
         """
 
     @abstractmethod
+    def clone_zvols(
+        self, parent: DatasetName, copies: tuple[ZvolCopy, ...], *, moment: VolumeId
+    ) -> Change[tuple[Zvol, ...]]:
+        """Clone several zvols of one zpool as they are at one moment: all of them or none.
+
+        :param copies: each source and each zvol once; their parents are as those of `create_snapshots`.
+        :param moment: an id of this request's own, such as a group's: a repeat is known by it.
+        :raises InvalidRequest: as `clone_zvol` and `create_snapshots`.
+        :raises AlreadyExists: a name is taken by another volume, or by a clone of another moment.
+        :raises NotFound: a source is proven absent.
+        :raises NoSpace: a thick clone does not fit.
+        """
+
+    @abstractmethod
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         """Destroy a snapshot; with clones it goes, by ZFS's own deferred destroy, with the last of them.
 
@@ -445,7 +461,30 @@ def check_members(parent: DatasetName, members: tuple[ZvolSnapshot, ...]) -> Non
     if not 0 < len(zvols) == len(members):
         message = "snapshots of one moment need at least one zvol, and each once"
         raise InvalidRequest(message)
-    apart = sorted({str(member.parent) for member in members if member.parent.zpool != parent.zpool})
+    require_one_zpool(parent, [member.parent for member in members])
+
+
+def check_copies(parent: DatasetName, copies: tuple[ZvolCopy, ...]) -> None:
+    """Check what is to be cloned at one moment.
+
+    :raises InvalidRequest: there is none, a zvol is named twice, a parent is in another zpool, or one can not
+        be as it is asked for.
+    """
+    named = {(copy.parent, name) for copy in copies for name in (copy.source, copy.zvol)}
+    if not 0 < len(named) == 2 * len(copies):
+        message = "clones of one moment need at least one zvol, and each source and each clone once"
+        raise InvalidRequest(message)
+    require_one_zpool(parent, [copy.parent for copy in copies])
+    for copy in copies:
+        check_reservable(copy.properties, sparse=copy.sparse)
+
+
+def require_one_zpool(parent: DatasetName, parents: Iterable[DatasetName]) -> None:
+    """Make sure that parents are in one zpool.
+
+    :raises InvalidRequest: one is in another.
+    """
+    apart = sorted({str(other) for other in parents if other.zpool != parent.zpool})
     if apart:
         message = f"ZFS takes snapshots of one moment in one zpool only: {', '.join(apart)} is in another"
         raise InvalidRequest(message)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
 from zolder.fake_contents import FakeContents
+from zolder.fake_copies import FakeCopies
 from zolder.fake_moving import FakeMoving
 from zolder.fake_state import DEFAULT_BLOCK_SIZE, verb
 from zolder.model import Change, PoolFigures, PutAside, Zvol, ZvolSnapshot
@@ -19,14 +20,13 @@ from zolder.names import (
     SnapshotName,
     VolumeId,
     ZvolName,
-    clone_origin,
     snapshot_dataset,
     zvol_dataset,
 )
 from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reservable
 
 
-class FakeStorage(FakeMoving, FakeContents):
+class FakeStorage(FakeMoving, FakeContents, FakeCopies):
     """Zvols as records. ``imported`` set to False makes every zpool unavailable."""
 
     @verb
@@ -79,56 +79,6 @@ class FakeStorage(FakeMoving, FakeContents):
         else:
             self._require_block_size(wanted, volblocksize)
         return Change(existing is None, wanted)
-
-    @verb
-    def clone_zvol(
-        self,
-        parent: DatasetName,
-        source: ZvolName,
-        snapshot: SnapshotName | None,
-        zvol: ZvolName,
-        *,
-        volume_id: VolumeId,
-        volsize_bytes: int,
-        sparse: bool,
-        properties: ZvolProperties = INHERITED,
-        volblocksize: BlockSize | None = None,
-    ) -> Change[Zvol]:
-        """See ``Storage``."""
-        check_reservable(properties, sparse=sparse)
-        origin = (
-            clone_origin(parent, source, volume_id)
-            if snapshot is None
-            else snapshot_dataset(parent, source, snapshot)
-        )
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin, properties)
-        existing = self._find(parent, zvol)
-        if existing is not None:
-            self._require_block_size(existing, volblocksize)
-            if (existing.volume_id, existing.origin, existing.properties) != (volume_id, origin, properties):
-                message = f"{zvol_dataset(parent, zvol)} exists and is not the clone that was asked for"
-                raise AlreadyExists(message)
-            return Change(changed=False, value=existing)
-        source_zvol = self.get_zvol(parent, source)
-        if snapshot is None:
-            self._check_larger(origin, source_zvol.volsize_bytes, volsize_bytes)
-            self._check_blocks(origin, source_zvol, volblocksize)
-        found = self._take(source_zvol) if snapshot is None else self._snapshots.get(origin)
-        if found is None or found.deferred:
-            message = f"{origin} does not exist"
-            raise NotFound(message)
-        if not found.ours:
-            message = f"{origin} exists and bears no mark of Zolder"
-            raise NotPermitted(message)
-        self._check_larger(origin, found.volsize_bytes, volsize_bytes)
-        self._check_blocks(origin, source_zvol, volblocksize)
-        self._reserve(wanted, volsize_bytes)
-        self._block_sizes[zvol_dataset(parent, zvol)] = self._block_size_of(source_zvol)
-        self._zvols[zvol_dataset(parent, zvol)] = wanted
-        self._blocks[zvol_dataset(parent, zvol)] = dict(found.blocks)
-        if snapshot is None:
-            self._snapshots[origin] = replace(found, deferred=True)
-        return Change(changed=True, value=wanted)
 
     @verb
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:

@@ -20,7 +20,7 @@ from zolder.names import (
     VolumeId,
     ZvolName,
 )
-from zolder.properties import INHERITED, ZvolProperties
+from zolder.properties import INHERITED, BlockSize, ZvolProperties
 
 T = TypeVar("T")
 
@@ -56,6 +56,23 @@ class ZvolSnapshot:
     parent: DatasetName
     zvol: ZvolName
     name: SnapshotName
+
+
+@dataclass(frozen=True, slots=True)
+class ZvolCopy:
+    """A zvol that is to be a clone of another, ``source``, below the same parent.
+
+    ``volblocksize`` is what the source must have; null is any.
+    """
+
+    parent: DatasetName
+    source: ZvolName
+    zvol: ZvolName
+    volume_id: VolumeId
+    volsize_bytes: int
+    sparse: bool
+    properties: ZvolProperties = INHERITED
+    volblocksize: BlockSize | None = None
 
 
 @dataclass(frozen=True, slots=True)

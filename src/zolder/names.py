@@ -211,13 +211,21 @@ def clone_origin(parent: DatasetName, source: ZvolName, volume_id: VolumeId) -> 
 
 
 def clone_origin_leaf(volume_id: VolumeId) -> str:
-    """Return the part of that name behind the ``@``; no SnapshotName can be equal to it."""
+    """Return the part of that name behind the ``@``; no SnapshotName can be equal to it.
+
+    :param volume_id: the clone's, or that of the moment at which several zvols are cloned.
+    """
     return f"{_CLONE_ORIGIN}{volume_id}"
 
 
 def is_own_snapshot(snapshot: str) -> bool:
     """Say whether a snapshot's whole name is one of the agent's own: no SnapshotName begins like that."""
     return snapshot.partition("@")[2].startswith((_CLONE_ORIGIN, _SENT))
+
+
+def is_clone_origin(snapshot: str) -> bool:
+    """Say whether a snapshot's whole name is one that `clone_origin` gives, or has a moment's leaf."""
+    return snapshot.partition("@")[2].startswith(_CLONE_ORIGIN)
 
 
 def view_name(view_id: VolumeId) -> ZvolName:

@@ -62,6 +62,13 @@ RIGHT: Final[dict[str, dict[str, Any]]] = {
     "create_snapshots": {
         "parent": PARENT, "members": [{"parent": PARENT, "zvol": "volume-own", "name": "snap-new"}],
     },
+    "clone_zvols": {
+        "parent": PARENT, "moment": FRESH_ID,
+        "copies": [{
+            "parent": PARENT, "source": "volume-own", "zvol": "volume-new", "volume_id": FRESH_ID,
+            "volsize_bytes": 64 * MIB, "sparse": True, "properties": {}, "volblocksize": None,
+        }],
+    },
     "delete_snapshot": {"parent": PARENT, "zvol": "volume-own", "snapshot": "snap-own"},
     "list_snapshots": {"parent": PARENT},
     "find_zvol": {"parent": PARENT, "zvol": "foreign"},
@@ -120,6 +127,12 @@ def _members(*changes: dict[str, Any]) -> dict[str, Any]:
     """Return what is to be snapshotted at once: ours, and something changed for each change."""
     right = RIGHT["create_snapshots"]["members"][0]
     return {"members": [right, *({**right, **change} for change in changes)]}
+
+
+def _copies(*changes: dict[str, Any]) -> dict[str, Any]:
+    """Return what is to be cloned at once: ours, and something changed for each change."""
+    right = RIGHT["clone_zvols"]["copies"][0]
+    return {"copies": [right, *({**right, **change} for change in changes)]}
 
 
 # One thing changed in a request that is right otherwise; each of a volley must be refused.
@@ -309,6 +322,25 @@ _CHANGED: Final[dict[str, tuple[frozenset[str], tuple[tuple[str, dict[str, Any]]
             ("create_snapshots", _members({"zvol": "volume-taken", "options": ["-r"]})),
         ),
     ),
+    "clone-many-in-other-ways": (
+        INVALID,
+        (
+            ("clone_zvols", {"copies": None}),
+            ("clone_zvols", {"copies": []}),
+            ("clone_zvols", {"copies": ["volume-own"]}),
+            ("clone_zvols", {"moment": None}),
+            ("clone_zvols", {"moment": "snap-own"}),
+            ("clone_zvols", {"moment": FRESH_ID + "/../x"}),
+            ("clone_zvols", _copies({})),
+            ("clone_zvols", _copies({"source": "volume-taken"})),
+            ("clone_zvols", _copies({"source": "volume-taken", "zvol": "../other/x"})),
+            ("clone_zvols", _copies({"source": "volume-own@snap-own", "zvol": "volume-2"})),
+            ("clone_zvols", _copies({"source": "volume-taken", "zvol": "volume-2", "snapshot": "snap-own"})),
+            ("clone_zvols", _copies({"source": "volume-taken", "zvol": "volume-2", "volsize_bytes": -MIB})),
+            ("clone_zvols", _copies({"source": "volume-taken", "zvol": "volume-2", "sparse": 1})),
+            ("clone_zvols", _copies({"source": "volume-taken", "zvol": "volume-2", "volblocksize": "512"})),
+        ),
+    ),
     "export-to-what-is-no-initiator": (
         INVALID,
         (
@@ -366,6 +398,22 @@ _FOREIGN: Final[dict[str, tuple[str, dict[str, Any], frozenset[str]]]] = {
     "take-somebody-elses-snapshot-for-one-of-many": (
         "create_snapshots", {"members": [{"parent": PARENT, "zvol": "volume-own", "name": "autosnap"}]},
         frozenset({"already_exists"}),
+    ),
+    "clone-an-unmarked-zvol-among-many": (
+        "clone_zvols", _copies({"source": "foreign", "zvol": "volume-2"}), NOT_PERMITTED
+    ),
+    "clone-over-an-unmarked-zvol-among-many": (
+        "clone_zvols", _copies({"source": "volume-taken", "zvol": "foreign"}), NOT_PERMITTED
+    ),
+    "clone-a-view-among-many": ("clone_zvols", _copies({"source": VIEW, "zvol": "volume-2"}), NOT_PERMITTED),
+    "clone-the-others-zvol-among-many": (
+        "clone_zvols", _copies({"parent": OTHER_PARENT, "source": "volume-theirs", "zvol": "volume-2"}),
+        NOT_PERMITTED,
+    ),
+    "clone-with-a-daring-property-among-many": (
+        "clone_zvols",
+        _copies({"source": "volume-taken", "zvol": "volume-2", "properties": {"sync": "disabled"}}),
+        NOT_PERMITTED,
     ),
     # Its policy does not let this identity adopt.
     "adopt-an-unmarked-zvol": ("adopt_zvol", {}, NOT_PERMITTED),

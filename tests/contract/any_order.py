@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.contract.ground import MIB, PARENT
 from zolder.api import Storage
 from zolder.errors import Busy
-from zolder.model import ZvolSnapshot
+from zolder.model import ZvolCopy, ZvolSnapshot
 from zolder.names import SnapshotName, VolumeId, ZvolName
 
 Blocks = dict[int, str]
@@ -121,6 +121,20 @@ class AnyOrder(RuleBasedStateMachine):
         """Make a volume from another as it is now, perhaps larger."""
         source = self._draw(data)
         self._clone(source, None, source.size + more * MIB, dict(source.blocks), sparse=sparse)
+
+    @precondition(lambda self: len(self.volumes) > 1)
+    @rule(data=st.data(), more=st.integers(0, 1), sparse=st.booleans())
+    def copy_together(self, data: st.DataObject, more: int, *, sparse: bool) -> None:
+        """Make two volumes from two others as they are at one moment, twice."""
+        sources = data.draw(st.permutations(self.volumes))[:2]
+        copies = []
+        for source in sources:
+            size = source.size + more * MIB
+            made = self._named(size, dict(source.blocks), sparse=sparse)
+            copies.append(ZvolCopy(PARENT, source.name, made.name, made.volume_id, size, sparse))
+        moment = VolumeId(str(uuid.uuid4()))
+        for changed in (True, False):
+            assert self.storage.clone_zvols(PARENT, tuple(copies), moment=moment).changed is changed
 
     @precondition(lambda self: any(volume.snapshots for volume in self.volumes))
     @rule(data=st.data(), more=st.integers(0, 1), sparse=st.booleans())

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.contract.ground import AUTOSNAP, FOREIGN, OTHER_PARENT, PARENT, PLANTED
+from tests.contract.ground import (
+    AUTOSNAP,
+    FOREIGN,
+    MIB,
+    NEVER_FITS_BYTES,
+    OTHER_PARENT,
+    PARENT,
+    PLANTED,
+)
 from tests.contract.test_storage import SIZE, SNAPSHOT, clone, create, new_name
 from zolder.api import Storage
-from zolder.errors import AlreadyExists, InvalidRequest, NotFound, NotPermitted
-from zolder.model import Change, Zvol, ZvolSnapshot
-from zolder.names import DatasetName, SnapshotName
+from zolder.errors import AlreadyExists, InvalidRequest, NoSpace, NotFound, NotPermitted
+from zolder.model import Change, Zvol, ZvolCopy, ZvolSnapshot
+from zolder.names import DatasetName, SnapshotName, VolumeId
+from zolder.properties import BlockSize
 
 OTHER = SnapshotName("snapshot-2")
 
@@ -114,3 +125,98 @@ def test_what_can_never_be(storage: Storage) -> None:
         with pytest.raises(NotPermitted):
             storage.create_snapshots(PARENT, (replace(members(one)[0], parent=parent),))
     assert of_ours(storage, one) == []
+
+
+def copy_of(zvol: Zvol, **fields: Any) -> ZvolCopy:  # noqa: ANN401 - of each field's own type
+    """Return what is to be a clone of a zvol as it is, under a fresh name."""
+    copy = ZvolCopy(
+        PARENT,
+        zvol.name,
+        new_name(),
+        VolumeId(str(uuid.uuid4())),
+        zvol.volsize_bytes,
+        sparse=True,
+    )
+    return replace(copy, **fields)
+
+
+def new_moment() -> VolumeId:
+    """Return the id of a moment that nobody has asked for."""
+    return VolumeId(str(uuid.uuid4()))
+
+
+def test_cloned_together(storage: Storage) -> None:
+    """Each clone is what was asked for, no snapshot is left to its source, and both may go at once."""
+    one, two = create(storage), create(storage, sparse=False)
+    copies, moment = (copy_of(one), copy_of(two, volsize_bytes=2 * SIZE, sparse=False)), new_moment()
+    made = storage.clone_zvols(PARENT, copies, moment=moment)
+    assert made.changed
+    for copy, clone_ in zip(copies, made.value, strict=True):
+        assert storage.get_zvol(PARENT, copy.zvol) == clone_
+        assert (clone_.volume_id, clone_.volsize_bytes, clone_.sparse) == (
+            copy.volume_id,
+            copy.volsize_bytes,
+            copy.sparse,
+        )
+    assert of_ours(storage, one, two) == []
+    assert all(storage.list_found_snapshots(PARENT, zvol.name) == () for zvol in (one, two))
+    for zvol in (one, two):
+        assert storage.delete_zvol(PARENT, zvol.name).changed
+    assert storage.clone_zvols(PARENT, copies, moment=moment) == Change(changed=False, value=made.value)
+    for copy in copies:
+        assert storage.delete_zvol(PARENT, copy.zvol).changed
+    assert storage.list_put_aside(PARENT) == ()
+
+
+def test_cloned_together_twice(storage: Storage) -> None:
+    """The repeat changes nothing; with one more, or one that was deleted since, it is refused."""
+    one, two = create(storage), create(storage)
+    copies, moment = (copy_of(one), copy_of(two)), new_moment()
+    made = storage.clone_zvols(PARENT, copies, moment=moment)
+    assert storage.clone_zvols(PARENT, copies, moment=moment) == Change(changed=False, value=made.value)
+    with pytest.raises(AlreadyExists, match="not all"):
+        storage.clone_zvols(PARENT, (*copies, copy_of(create(storage))), moment=moment)
+    storage.delete_zvol(PARENT, copies[0].zvol)
+    with pytest.raises(AlreadyExists, match="not all"):
+        storage.clone_zvols(PARENT, copies, moment=moment)
+    assert storage.get_zvol(PARENT, copies[1].zvol) == made.value[1]
+
+
+def test_cloned_together_or_not_at_all(storage: Storage) -> None:
+    """Where one cannot be cloned none is, and the same request is done once nothing is in its way."""
+    one, two = create(storage), create(storage)
+    copies, moment = (copy_of(one), copy_of(two)), new_moment()
+    for wrong, error in (
+        (replace(copies[1], source=new_name()), NotFound),
+        (replace(copies[1], source=FOREIGN), NotPermitted),
+        (replace(copies[1], zvol=FOREIGN), NotPermitted),
+        (replace(copies[1], zvol=two.name, source=one.name), InvalidRequest),
+        (replace(copies[1], volsize_bytes=SIZE - MIB), InvalidRequest),
+        (replace(copies[1], volblocksize=BlockSize("64k")), InvalidRequest),
+        (replace(copies[1], zvol=create(storage).name), AlreadyExists),
+        (replace(copies[1], volsize_bytes=NEVER_FITS_BYTES, sparse=False), NoSpace),
+    ):
+        with pytest.raises(error):
+            storage.clone_zvols(PARENT, (copies[0], wrong), moment=moment)
+        with pytest.raises(NotFound):
+            storage.get_zvol(PARENT, copies[0].zvol)
+    assert storage.clone_zvols(PARENT, copies, moment=moment).changed
+
+
+def test_clones_that_can_never_be(storage: Storage) -> None:
+    """No zvol at all, one twice, one of another identity's parent and another's name are refused."""
+    one, two = create(storage), create(storage)
+    copy, other = copy_of(one), copy_of(two)
+    for wrong in (
+        (),
+        (copy, copy),
+        (copy, replace(other, source=one.name)),
+        (copy, replace(other, zvol=two.name)),
+    ):
+        with pytest.raises(InvalidRequest):
+            storage.clone_zvols(PARENT, wrong, moment=new_moment())
+    for parent in (OTHER_PARENT, DatasetName("elsewhere/volumes")):
+        with pytest.raises(NotPermitted):
+            storage.clone_zvols(PARENT, (copy, replace(other, parent=parent)), moment=new_moment())
+    with pytest.raises(NotFound):
+        storage.get_zvol(PARENT, copy.zvol)

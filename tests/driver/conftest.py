@@ -120,6 +120,7 @@ def new_volume(size: int = 1, *connectors: dict[str, str] | None, **fields: obje
         "provider_location": None,
         "host": f"control@zolder#{PARENT}",
         "volume_type_id": None,
+        "group_id": None,
         "volume_attachment": objects.VolumeAttachmentList(objects=attachments),
     }
     return objects.Volume(context.get_admin_context(), **(values | fields))

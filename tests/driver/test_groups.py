@@ -17,7 +17,7 @@ from tests.driver.test_records import BACKEND, Cinder, Database, database
 from zolder.cinder.driver import ZolderDriver
 from zolder.errors import BackendError, Busy, Error
 from zolder.fake import FakeStorage
-from zolder.model import Change, Zvol, ZvolSnapshot
+from zolder.model import Change, Zvol, ZvolCopy, ZvolSnapshot
 from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
 from zolder.properties import INHERITED, BlockSize, ZvolProperties
 
@@ -58,10 +58,7 @@ class TroubledSan(FakeStorage):
         properties: ZvolProperties = INHERITED,
         volblocksize: BlockSize | None = None,
     ) -> Change[Zvol]:
-        self.clones_left -= 1
-        if self.clones_left < 0:
-            message = "no more"
-            raise BackendError(message)
+        self._count_clones(1)
         return super().clone_zvol(
             parent,
             source,
@@ -74,6 +71,13 @@ class TroubledSan(FakeStorage):
             volblocksize=volblocksize,
         )
 
+    def clone_zvols(
+        self, parent: DatasetName, copies: tuple[ZvolCopy, ...], *, moment: VolumeId
+    ) -> Change[tuple[Zvol, ...]]:
+        self.together.append(len(copies))
+        self._count_clones(len(copies))
+        return super().clone_zvols(parent, copies, moment=moment)
+
     def create_snapshots(
         self, parent: DatasetName, members: tuple[ZvolSnapshot, ...]
     ) -> Change[tuple[ZvolSnapshot, ...]]:
@@ -81,6 +85,12 @@ class TroubledSan(FakeStorage):
         for member in members:
             self._fail(member.zvol)
         return super().create_snapshots(parent, members)
+
+    def _count_clones(self, more: int) -> None:
+        self.clones_left -= more
+        if self.clones_left < 0:
+            message = "no more"
+            raise BackendError(message)
 
     def _fail(self, zvol: ZvolName) -> None:
         if zvol in self.trouble:
@@ -149,9 +159,14 @@ class Groups(Cinder):
         """Create a row in Cinder's database."""
         owner = {"project_id": self.context.project_id, "user_id": uuid.uuid4().hex, "status": "creating"}
         place = {} if kind in {objects.GroupSnapshot, objects.Snapshot} else {"host": f"{BACKEND}#{PARENT}"}
-        made = kind(self.context, **owner, **place, **fields)
+        made = kind(self.context, **{**owner, **place, **fields})
         made.create()
         return made
+
+    def asked_for(self, parent: DatasetName, **fields: str) -> objects.Volume:
+        """Return a volume that the scheduler has placed, and that is to be made."""
+        kind = self.new_type({})
+        return self.record(objects.Volume, size=1, host=f"{BACKEND}#{parent}", volume_type_id=kind, **fields)
 
     def statuses(self, group: objects.Group) -> tuple[str, list[str]]:
         """Return what Cinder says of a group and of its volumes."""
@@ -162,6 +177,10 @@ class Groups(Cinder):
     def snapshots(self, whole: objects.GroupSnapshot) -> list[objects.Snapshot]:
         """Return a group snapshot's members."""
         return list(objects.SnapshotList.get_all_for_group_snapshot(self.context, whole.id))
+
+    def members(self, group: objects.Group) -> list[objects.Volume]:
+        """Return a group's volumes."""
+        return list(objects.VolumeList.get_all_by_generic_group(self.context, group.id))
 
     def blocks(self, group: objects.Group) -> list[bytes | None]:
         """Return the first block of each volume of a group."""
@@ -330,7 +349,7 @@ def test_a_group_across_zpools_is_refused(consistent: Groups, troubled: Troubled
     there.host = f"{BACKEND}#{FAST}"
     there.save()
     group = consistent.new_group(here)
-    with pytest.raises(exception.InvalidInput, match=rf"{there.id} in fast/volumes.*Migrate them"):
+    with pytest.raises(exception.InvalidInput, match=rf"{there.id} in fast/volumes.*Have them in one pool"):
         consistent.manager.update_group(consistent.context, group, add_volumes=there.id)
     with pytest.raises(exception.InvalidInput):
         consistent.manager.driver.create_group_from_src(
@@ -369,3 +388,56 @@ def test_copies_stay_in_their_sources_pools(
     )
     assert [update["host"] for update in updates] == hosts
     assert len(troubled.list_zvols(FAST)) == 2
+
+
+@pytest.mark.parametrize("made_from", ["nothing", "volume", "snapshot"])
+def test_a_new_member_beside_the_others(consistent: Groups, troubled: TroubledSan, made_from: str) -> None:
+    """What would land in another zpool than its group's members is refused, whatever it is made from."""
+    driver = consistent.manager.driver
+    member = consistent.new_volume()
+    group = consistent.new_group(member)
+    source = consistent.asked_for(FAST)
+    driver.create_volume(source)
+    snapshot = consistent.record(
+        objects.Snapshot, volume_id=source.id, volume_size=1, volume_type_id=source.volume_type_id
+    )
+    driver.create_snapshot(snapshot)
+
+    def make() -> None:
+        new = consistent.asked_for(FAST, group_id=group.id)
+        if made_from == "nothing":
+            driver.create_volume(new)
+        elif made_from == "volume":
+            driver.create_cloned_volume(new, source)
+        else:
+            driver.create_volume_from_snapshot(new, snapshot)
+
+    with pytest.raises(exception.InvalidInput, match=rf"{member.id} in {PARENT}, volume \S+ in {FAST}"):
+        make()
+    assert len(troubled.list_zvols(FAST)) == 1
+    for standing in consistent.members(group):
+        standing.status = "error"
+        standing.save()
+    make()
+    assert len(troubled.list_zvols(FAST)) == 2
+
+
+def test_of_two_new_members_the_first_stays(consistent: Groups, troubled: TroubledSan) -> None:
+    """Two that are made at once in two zpools are not both let in, nor both refused."""
+    group = consistent.new_group()
+    volumes = [consistent.asked_for(parent, group_id=group.id) for parent in (FAST, PARENT)]
+    first, second = sorted(volumes, key=lambda volume: (volume.created_at, volume.id))
+    with pytest.raises(exception.InvalidInput):
+        consistent.manager.driver.create_volume(second)
+    consistent.manager.driver.create_volume(first)
+    assert [len(troubled.list_zvols(parent)) for parent in (PARENT, FAST)].count(1) == 1
+
+
+def test_another_group_may_be_anywhere(cinder: Groups, troubled: TroubledSan) -> None:
+    """A group that is not consistent takes a member of any zpool, and so does no group at all."""
+    consistent = bool(volume_manager.volume_utils.is_group_a_cg_snapshot_type({"group_type_id": cinder.kind}))
+    group = cinder.new_group(cinder.new_volume())
+    members = {} if consistent else {"group_id": group.id}
+    new = cinder.asked_for(FAST, **members)
+    cinder.manager.driver.create_volume(new)
+    assert len(troubled.list_zvols(FAST)) == 1

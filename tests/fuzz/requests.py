@@ -18,7 +18,9 @@ from tests.fuzz.predicates import PREDICATES
 from zolder.api import CONTENTS_METHODS, METHODS, ContentsRequests, Storage
 from zolder.errors import ProtocolError
 from zolder.fake import FakeStorage
+from zolder.model import ZvolCopy
 from zolder.names import Identity
+from zolder.properties import ZvolProperties
 from zolder.san.agent import Agent
 from zolder.san.audit import Record, format_line
 from zolder.san.channel import Channel
@@ -108,12 +110,24 @@ class Border:
             assert len(route.portals) == len(PORTALS)
             assert route.prefix == PREFIX
         if properties := arguments.get("properties"):
-            assert properties.copies in {None, "1"}, "a daring property"
-            assert properties.dedup in {None, "off"}, "a daring property"
-            assert properties.sync != "disabled", "a daring property"
-            assert properties.checksum != "off", "a daring property"
+            _check_daring(properties)
         assert all(member.parent == PARENT for member in arguments.get("members", ()))
+        for copy in arguments.get("copies", ()):
+            _check_copy(copy)
         assert 0 < arguments.get("volsize_bytes", 1) <= GIB
+
+
+def _check_copy(copy: ZvolCopy) -> None:
+    assert copy.parent == PARENT
+    assert 0 < copy.volsize_bytes <= GIB
+    _check_daring(copy.properties)
+
+
+def _check_daring(properties: ZvolProperties) -> None:
+    assert properties.copies in {None, "1"}, "a daring property"
+    assert properties.dedup in {None, "off"}, "a daring property"
+    assert properties.sync != "disabled", "a daring property"
+    assert properties.checksum != "off", "a daring property"
 
 
 def _check_value(value: Any) -> None:  # noqa: ANN401 - whatever a parameter may be
@@ -124,7 +138,7 @@ def _check_value(value: Any) -> None:  # noqa: ANN401 - whatever a parameter may
     elif kind == "tuple":
         for item in value:
             _check_value(item)
-    elif kind in {"Route", "Access", "ZvolProperties", "ZvolSnapshot"}:
+    elif kind in {"Route", "Access", "ZvolCopy", "ZvolProperties", "ZvolSnapshot"}:
         for field in fields(value):
             _check_value(getattr(value, field.name))
     elif kind == "Chap":

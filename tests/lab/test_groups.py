@@ -7,6 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,12 +16,15 @@ from tests.contract.ground import FAST, MIB, PARENT
 from tests.support.san import connected
 from zolder.client.remote import RemoteStorage
 from zolder.errors import InvalidRequest, PoolUnavailable
-from zolder.model import ZvolSnapshot
+from zolder.model import ZvolCopy, ZvolSnapshot
 from zolder.names import DatasetName, SnapshotName, VolumeId, ZvolName
+from zolder.shapes import encode
 
 if TYPE_CHECKING:
     from lab import Lab
 
+INSIDE: Final = Path(__file__).parents[2] / "lab/inside"
+CUT: Final = 9
 SIZE: Final = 16 * MIB
 ROUNDS: Final = 5
 _numbers = itertools.count(1)
@@ -55,6 +59,12 @@ def make(storage: RemoteStorage, parent: DatasetName = PARENT) -> ZvolName:
     name = ZvolName(f"volume-group-{next(_numbers)}")
     storage.create_zvol(parent, name, volume_id=VolumeId(str(uuid.uuid4())), volsize_bytes=SIZE, sparse=True)
     return name
+
+
+def copy_of(source: ZvolName, *, volsize_bytes: int = SIZE, sparse: bool = True) -> ZvolCopy:
+    """Return what is to be a clone of a zvol under a fresh name."""
+    name = ZvolName(f"volume-copy-{next(_numbers)}")
+    return ZvolCopy(PARENT, source, name, VolumeId(str(uuid.uuid4())), volsize_bytes, sparse)
 
 
 def number_in(lab: Lab, dataset: str) -> int:
@@ -127,6 +137,52 @@ def test_one_after_the_other_is_noticed(lab: Lab, san: RemoteStorage) -> None:
     for member in members:
         san.create_snapshot(PARENT, member.zvol, name)
     assert len(set(moments(lab, members))) == 2
+
+
+def test_clones_are_of_one_moment(lab: Lab, san: RemoteStorage) -> None:
+    """The snapshots that two clones come from are of one transaction group, and go with the clones."""
+    members = [make(san) for _ in range(2)]
+    copies = tuple(copy_of(member) for member in members)
+    moment = VolumeId(str(uuid.uuid4()))
+    san.clone_zvols(PARENT, copies, moment=moment)
+    names = " ".join(f"{PARENT}/{member}@zolder-clone-{moment}" for member in members)
+    assert len(set(lab.san.succeed(f"zfs get -Hpo value createtxg {names}").split())) == 1
+    assert set(lab.san.succeed(f"zfs get -Hpo value defer_destroy {names}").split()) == {"on"}
+    for copy in copies:
+        san.delete_zvol(PARENT, copy.zvol)
+    assert lab.san.succeed("zfs list -Ht snapshot -o name | grep -c zolder-clone- || true").strip() == "0"
+
+
+@pytest.mark.timeout(900)
+def test_a_cut_anywhere(lab: Lab, san: RemoteStorage, note: Callable[[str], None]) -> None:
+    """Wherever a group's copy is cut, a repeat completes it, and without one every zvol can be deleted."""
+    lab.san.write_file("/run/zolder-lab/cut.py", (INSIDE / "cut.py").read_bytes())
+    for repeated in (True, False):
+        at, whole = 0, False
+        while not whole:
+            members = [make(san) for _ in range(2)]
+            copies = tuple(copy_of(member, volsize_bytes=SIZE + MIB, sparse=False) for member in members)
+            moment = VolumeId(str(uuid.uuid4()))
+            asked = {"parent": PARENT, "copies": encode(copies), "moment": moment}
+            program = "runuser -u zolder -- python3 -I -S /run/zolder-lab/cut.py"
+            ended = lab.san.run(f"{program} clone_zvols {at} '{json.dumps(asked)}'")
+            whole = ended.exit_status == 0
+            assert whole or ended.exit_status == CUT, ended.stderr
+            if repeated:
+                made = san.clone_zvols(PARENT, copies, moment=moment)
+                assert [san.get_zvol(PARENT, copy.zvol) for copy in copies] == list(made.value)
+                names = " ".join(f"{PARENT}/{member}@zolder-clone-{moment}" for member in members)
+                assert set(lab.san.succeed(f"zfs get -Hpo value defer_destroy {names}").split()) == {"on"}
+            # The sources first: nothing that no client knows of is in their way.
+            for name in (*members, *(copy.zvol for copy in copies)):
+                san.delete_zvol(PARENT, name)
+            assert san.list_put_aside(PARENT) == ()
+            assert (
+                lab.san.succeed("zfs list -Ht snapshot -o name | grep -c zolder-clone- || true").strip()
+                == "0"
+            )
+            at += 1
+        note(f"a copy of two zvols was cut before each of {at - 1} changes, repeated: {repeated}")
 
 
 def test_another_zpool_has_another_moment(lab: Lab, san: RemoteStorage) -> None:

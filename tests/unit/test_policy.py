@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,19 @@ import pytest
 
 from zolder.api import METHODS
 from zolder.errors import InvalidRequest, NotPermitted
-from zolder.model import Route, ZvolSnapshot
-from zolder.names import LIO, DatasetName, Identity, Portal, SnapshotName, TargetPrefix, ZvolName
+from zolder.model import Route, ZvolCopy, ZvolSnapshot
+from zolder.names import (
+    LIO,
+    DatasetName,
+    Identity,
+    Portal,
+    SnapshotName,
+    TargetPrefix,
+    VolumeId,
+    ZvolName,
+    put_aside_name,
+    reverted_name,
+)
 from zolder.properties import Checksum, Copies, Dedup, Sync, ZvolProperties
 from zolder.san.policies import PolicyError, load_policy
 from zolder.san.policy import GIB, Policy
@@ -133,6 +145,27 @@ def test_each_member_of_a_group_is_checked() -> None:
     policy.check("create_snapshots", {"parent": here, "members": members[:1]})
     with pytest.raises(NotPermitted, match="parent data/else"):
         policy.check("create_snapshots", {"parent": here, "members": members})
+
+
+def test_each_copy_of_a_group_is_checked() -> None:
+    """Its parent, its size, its properties and both of its names, and not those of the first alone."""
+    here, there = DatasetName("data/volumes"), DatasetName("data/else")
+    right = ZvolCopy(
+        here, ZvolName("volume-a"), ZvolName("volume-b"), VolumeId(str(uuid.UUID(int=1))), GIB, sparse=True
+    )
+    policy = Policy(LAB, (here,), max_volume_gib=1)
+    policy.check("clone_zvols", {"parent": here, "copies": [right]})
+    for wrong, said in (
+        (replace(right, parent=there), "parent data/else"),
+        (replace(right, volsize_bytes=2 * GIB), "max_volume_gib"),
+        (replace(right, properties=ZvolProperties(sync=Sync("disabled"))), "daring property"),
+        (replace(right, source=put_aside_name(1)), "agent's own"),
+        (replace(right, zvol=reverted_name(right.zvol)), "agent's own"),
+    ):
+        with pytest.raises(NotPermitted, match=said):
+            policy.check("clone_zvols", {"parent": here, "copies": [right, wrong]})
+    with pytest.raises(InvalidRequest):
+        policy.check("clone_zvols", {"parent": here, "copies": [right, replace(right, volsize_bytes=1)]})
 
 
 def test_a_route_on_record_is_held_to_the_policy() -> None:

@@ -11,20 +11,21 @@ are done here for every group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from cinder import exception
 from cinder.volume import volume_utils
 
+from zolder.cinder.membership import MembershipVerbs
 from zolder.cinder.objects import Group, GroupSnapshot, Snapshot, Volume
-from zolder.cinder.translate import snapshot_of, translated, zvol_of
+from zolder.cinder.translate import size_bytes, snapshot_of, translated, volume_id_of, zvol_of
 from zolder.cinder.volumes import VolumeVerbs
-from zolder.errors import Error, NotFound
-from zolder.model import ZvolSnapshot
-from zolder.names import DatasetName, SnapshotName
+from zolder.errors import NotFound
+from zolder.model import ZvolCopy, ZvolSnapshot
+from zolder.names import SnapshotName, VolumeId
 
 LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _AVAILABLE: Final = "available"
 _DELETED: Final = "deleted"
 
 
-class GroupVerbs(VolumeVerbs):
+class GroupVerbs(MembershipVerbs):
     """Groups of volumes, and their snapshots."""
 
     def create_group(self, context: object, group: Group) -> Update:  # noqa: ARG002 - Cinder's interface
@@ -120,57 +121,57 @@ class GroupVerbs(VolumeVerbs):
         for volume, origin in zip(volumes, origins, strict=True):
             # The scheduler places a whole group in one pool, and a clone is where its source is.
             volume.host = origin.host
-        if group_snapshot is not None:
-            copies = [
-                _copying(self.create_volume_from_snapshot, volume, snapshot)
-                for volume, snapshot in zip(volumes, snapshots or (), strict=True)
-            ]
-            return self._all_or_none(volumes, copies)
-        sources = list(source_vols or ())
-        if source_group is None or not volume_utils.is_group_a_cg_snapshot_type(source_group):
-            copies = [
-                _copying(self.create_cloned_volume, volume, source)
-                for volume, source in zip(volumes, sources, strict=True)
-            ]
-            return self._all_or_none(volumes, copies)
-        return self._clone_together(group, volumes, sources)
+        if source_group is not None and volume_utils.is_group_a_cg_snapshot_type(source_group):
+            return self._clone_together(group, volumes, origins)
+        # Past MembershipVerbs: it would look at where Cinder's record has the members that are not made yet.
+        if group_snapshot is None:
+            return self._all_or_none(volumes, origins, partial(VolumeVerbs.create_cloned_volume, self))
+        copy = partial(VolumeVerbs.create_volume_from_snapshot, self)
+        return self._all_or_none(volumes, snapshots or (), copy)
 
     def _clone_together(
         self, group: Group, volumes: Sequence[Volume], sources: Sequence[Volume]
     ) -> tuple[Update, list[Update]]:
-        """Clone volumes as they are at one moment, through snapshots that go with the clones."""
-        name = SnapshotName(f"group-{group.id}")
-        with ExitStack() as leave:
-            # Before they are taken: where the answer is lost they may have been.
-            for source in sources:
-                leave.callback(self._drop, source, name)
-            self._snapshot_together([(source, name) for source in sources])
-            copies = [
-                _copying(
-                    self.create_volume_from_snapshot, volume, _Passing(group.id, name, source.name, source)
+        """Clone volumes as they are at one moment, by one request; its snapshots go with the clones."""
+        parent = self._require_one_zpool(sources)
+        copies = []
+        for volume, source in zip(volumes, sources, strict=True):
+            kind = self._kind_of(volume)
+            with translated():
+                copies.append(
+                    ZvolCopy(
+                        self._parent_beside(volume, source),
+                        zvol_of(source),
+                        zvol_of(volume),
+                        volume_id_of(volume),
+                        size_bytes(volume.size),
+                        kind.sparse,
+                        kind.properties,
+                        kind.volblocksize,
+                    )
                 )
-                for volume, source in zip(volumes, sources, strict=True)
-            ]
-            return self._all_or_none(volumes, copies)
-
-    def _drop(self, source: Volume, name: SnapshotName) -> None:
-        """Delete a snapshot that served its purpose; ZFS keeps it, hidden, until its clone goes."""
-        try:
-            self._san.storage.delete_snapshot(self._parent_of(source), zvol_of(source), name)
-        except Error:
-            # The clones are whole or undone, whatever becomes of it.
-            LOG.exception("Snapshot %s of volume %s is left: 'zolder orphans' shows it", name, source.id)
+        with translated(NotFound, to=lambda err: exception.InvalidVolume(reason=err.message)):
+            self._san.storage.clone_zvols(parent, tuple(copies), moment=VolumeId(group.id))
+            return self._available(volumes, [self._exports.describe(volume) for volume in volumes])
 
     def _all_or_none(
-        self, volumes: Sequence[Volume], copies: Sequence[Callable[[], Update]]
+        self, volumes: Sequence[Volume], sources: Sequence[Any], copy: Callable[[Volume, Any], Update]
     ) -> tuple[Update, list[Update]]:
         updates = []
         with ExitStack() as undo:
-            for volume, copy in zip(volumes, copies, strict=True):
+            for volume, source in zip(volumes, sources, strict=True):
                 undo.callback(self._undo, volume)
-                updates.append({**copy(), "id": volume.id, "status": _AVAILABLE, "host": volume.host})
+                updates.append(copy(volume, source))
             undo.pop_all()
-        return {"status": _AVAILABLE}, updates
+        return self._available(volumes, updates)
+
+    @staticmethod
+    def _available(volumes: Sequence[Volume], updates: Sequence[Update]) -> tuple[Update, list[Update]]:
+        """Return what Cinder is to have on record of a group's new members."""
+        return {"status": _AVAILABLE}, [
+            {**update, "id": volume.id, "status": _AVAILABLE, "host": volume.host}
+            for volume, update in zip(volumes, updates, strict=True)
+        ]
 
     def _undo(self, volume: Volume) -> None:
         """Take away the copy of a member of a group that failed; Cinder's user deletes what is left."""
@@ -187,36 +188,6 @@ class GroupVerbs(VolumeVerbs):
         )
         with translated(NotFound, to=lambda err: exception.InvalidVolume(reason=err.message)):
             self._san.storage.create_snapshots(parent, wanted)
-
-    def _require_one_zpool(self, volumes: Iterable[Volume]) -> DatasetName:
-        """Return the parent of a consistent group's first member.
-
-        :raises InvalidInput: the members are in several zpools.
-        """
-        with translated():
-            parents = {self._parent_of(volume): volume.id for volume in volumes}
-        zpools = sorted({parent.zpool for parent in parents})
-        if len(zpools) > 1:
-            places = ", ".join(f"volume {member} in {parent}" for parent, member in parents.items())
-            reason = (
-                f"ZFS snapshots volumes at one moment in one zpool only, and these are in {len(zpools)}:"
-                f" {places}. Migrate them to one pool, or use a group type without"
-                " consistent_group_snapshot_enabled."
-            )
-            raise exception.InvalidInput(reason=reason)
-        return next(iter(parents), self._settings.parents[0])
-
-
-@dataclass(frozen=True, slots=True)
-class _Passing:
-    """A snapshot that Cinder does not know of, as the verbs take Cinder's."""
-
-    id: str
-    name: str
-    volume_name: str
-    volume: Volume
-    provider_auth: str | None = None
-    provider_location: str | None = None
 
 
 def _require_consistent(group: Group | GroupSnapshot) -> None:
@@ -250,7 +221,3 @@ def _one_by_one(
             whole = ERROR
         updates.append({"id": member.id, "status": status})
     return {"status": whole}, updates
-
-
-def _copying(copy: Callable[..., Update], *sources: object) -> Callable[[], Update]:
-    return lambda: copy(*sources)

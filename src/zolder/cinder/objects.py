@@ -43,6 +43,9 @@ class Volume(Protocol):
     volume_attachment: Iterable[Attachment] | None
     volume_type_id: str | None
     volume_type: Any  # VolumeType; Cinder loads it from its database when it is asked for
+    group_id: str | None
+    group: Any  # Group; loaded as the type is
+    created_at: Any  # datetime
 
 
 class Snapshot(Protocol):

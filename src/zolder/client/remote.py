@@ -32,6 +32,7 @@ from zolder.model import (
     Refusal,
     Route,
     Zvol,
+    ZvolCopy,
     ZvolSnapshot,
 )
 from zolder.names import AttachmentId, DatasetName, InitiatorName, SnapshotName, VolumeId, ZvolName
@@ -170,6 +171,11 @@ class RemoteStorage(Storage):
         self, parent: DatasetName, members: tuple[ZvolSnapshot, ...]
     ) -> Change[tuple[ZvolSnapshot, ...]]:
         return self._ask(Storage.create_snapshots, parent=parent, members=members)
+
+    def clone_zvols(
+        self, parent: DatasetName, copies: tuple[ZvolCopy, ...], *, moment: VolumeId
+    ) -> Change[tuple[Zvol, ...]]:
+        return self._ask(Storage.clone_zvols, parent=parent, copies=copies, moment=moment)
 
     def delete_snapshot(self, parent: DatasetName, zvol: ZvolName, snapshot: SnapshotName) -> Change[None]:
         return self._ask(Storage.delete_snapshot, parent=parent, zvol=zvol, snapshot=snapshot)

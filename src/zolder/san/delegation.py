@@ -36,8 +36,12 @@ PERMISSIONS: Final = (
         requests="delete_zvol, delete_snapshot, adopt_zvol: the kernel wants it with destroy and rename",
     ),
     Permission("destroy", below=True, requests="delete_zvol, delete_snapshot, and undoing what failed"),
-    Permission("snapshot", below=True, requests="create_snapshot, create_snapshots, clone_zvol of a zvol"),
-    Permission("clone", below=True, requests="clone_zvol"),
+    Permission(
+        "snapshot",
+        below=True,
+        requests="create_snapshot, create_snapshots, clone_zvol of a zvol, clone_zvols",
+    ),
+    Permission("clone", below=True, requests="clone_zvol, clone_zvols"),
     Permission("volsize", below=True, requests="grow_zvol, clone_zvol to a larger size"),
     Permission("refreservation", below=True, requests="create_zvol, clone_zvol, grow_zvol of thick ones"),
     *(

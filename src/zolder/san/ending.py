@@ -15,7 +15,7 @@ from zolder.names import (
     DatasetName,
     SnapshotName,
     ZvolName,
-    clone_origin_leaf,
+    is_clone_origin,
     snapshot_dataset,
     zvol_dataset,
 )
@@ -63,12 +63,13 @@ class ZfsEnding(ZfsCounting):
             aside = finish_putting_aside(zpool, zvol, self._operation)  # cut short before
             found, origin = {}, f"{zvol_dataset(zpool.parent, aside)}@"
         elif found:
-            volume_id, origin = require_zvol(found, dataset), text(found[dataset], "origin")
+            require_zvol(found, dataset)
+            origin = text(found[dataset], "origin")
             attachments = Attachments(self._policy, zpool, zvol)
             if local(found[dataset], EXPORT_RECORD, dataset):
                 attachments.close_recorded()
             gone = destroy_zvol(zpool, zvol, self._operation, release=attachments.close_all)
-            if origin and origin.endswith(f"@{clone_origin_leaf(volume_id)}"):
+            if origin and is_clone_origin(origin):
                 remove_snapshot(zpool, origin)  # left where the clone was cut short
             if not gone:
                 # A clone that was to take its place and did not would be one of those that need it.

@@ -72,12 +72,14 @@ class ZfsLibrary:
         """Destroy one dataset that has neither snapshots nor children."""
         self._check(self._lib.lzc_destroy(dataset.encode()), dataset)
 
-    def destroy_snapshot(self, snapshot: str, *, defer: bool = True) -> None:
+    def destroy_snapshot(self, snapshot: str, *others: str, defer: bool = True) -> None:
         """Destroy a snapshot now, or mark it to go with its last clone or hold; absent is success.
 
+        :param others: of the same zpool, for the price of one.
         :param defer: False refuses one that has clones (EEXIST) or holds (EBUSY).
         """
-        with self._nvpair.packed({snapshot: True}) as snaps, self._nvpair.returned() as errors:
+        names = dict.fromkeys((snapshot, *others), True)
+        with self._nvpair.packed(names) as snaps, self._nvpair.returned() as errors:
             failure = self._lib.lzc_destroy_snaps(snaps, defer, ctypes.byref(errors))
             self._check_each(failure, errors, snapshot)
 

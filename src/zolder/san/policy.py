@@ -62,8 +62,8 @@ class Policy:
             self._check_names(arguments)
         if "to" in arguments:
             self._check_listed("parent", [arguments["to"]], self.parents)
-        if "members" in arguments:
-            self._check_listed("parent", [member.parent for member in arguments["members"]], self.parents)
+        members = (*arguments.get("members", ()), *arguments.get("copies", ()))
+        self._check_listed("parent", [member.parent for member in members], self.parents)
         if method.startswith(_ADOPTING):
             self._check_listed("place to adopt from", [arguments["parent"]], self.adopt_from)
         if "route" in arguments:
@@ -71,15 +71,22 @@ class Policy:
         if "properties" in arguments:
             self._check_listed("daring property", daring(arguments["properties"]), self.daring_properties)
         if "volsize_bytes" in arguments:
-            check_volsize(arguments["volsize_bytes"])
-            if self.max_volume_gib is not None and arguments["volsize_bytes"] > self.max_volume_gib * GIB:
-                self._refuse("max_volume_gib", f"{self.max_volume_gib} GiB in one volume")
+            self._check_size(arguments["volsize_bytes"])
+        for copy in arguments.get("copies", ()):
+            self._check_listed("daring property", daring(copy.properties), self.daring_properties)
+            self._check_size(copy.volsize_bytes)
+
+    def _check_size(self, volsize_bytes: int) -> None:
+        check_volsize(volsize_bytes)
+        if self.max_volume_gib is not None and volsize_bytes > self.max_volume_gib * GIB:
+            self._refuse("max_volume_gib", f"{self.max_volume_gib} GiB in one volume")
 
     @staticmethod
     def _check_names(arguments: Mapping[str, Any]) -> None:
         """Keep requests off what is no volume any more, or none yet: its names are the agent's own."""
         named = [arguments.get(key) for key in ("zvol", "source", "name")]
         named += [one.zvol for one in (*arguments.get("members", ()), *arguments.get("wanted", ()))]
+        named += [name for copy in arguments.get("copies", ()) for name in (copy.source, copy.zvol)]
         for name in named:
             if isinstance(name, str) and is_between(name):
                 message = f"{name} is no volume: such names are the agent's own"

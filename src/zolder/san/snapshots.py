@@ -59,7 +59,7 @@ def remove_snapshot(zpool: Zpool, name: str) -> bool:
     """
     if not _is_there(zpool, name):
         return False
-    _destroy(zpool, name)
+    destroy_snapshots(zpool, name)
     return True
 
 
@@ -108,7 +108,7 @@ def clone_snapshot(
     if local(found, SNAPSHOT_MARK, origin) is None:
         refuse_foreign(origin)
     require_origin_blocks(found, origin, volblocksize)
-    _clone(zpool, number(found, "volsize"), wanted)
+    make_clone(zpool, number(found, "volsize"), wanted)
 
 
 def clone_zvol(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
@@ -124,10 +124,28 @@ def clone_zvol(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
     origin = str(wanted.origin)
     with ExitStack() as undo:
         take_snapshot(zpool, origin)
-        undo.callback(_undo, zpool.library.destroy_snapshot, origin)
-        _clone(zpool, volsize_bytes, wanted)
+        undo.callback(take_back, zpool.library.destroy_snapshot, origin)
+        make_clone(zpool, volsize_bytes, wanted)
         undo.pop_all()
-    _destroy(zpool, origin)
+    destroy_snapshots(zpool, origin)
+
+
+def complete_clone(zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
+    """Finish what an earlier attempt at the same clone may have left undone.
+
+    :raises AlreadyExists: it is another volume, or the clone of something else.
+    :raises NoSpace: a thick clone does not fit.
+    """
+    # By its leaf: the source may have been put aside since, under another name.
+    has, wants = (
+        (zvol.volume_id, (zvol.origin or "").partition("@")[2], zvol.properties)
+        for zvol in (existing, wanted)
+    )
+    if has != wants:
+        dataset = zvol_dataset(wanted.parent, wanted.name)
+        message = f"{dataset} exists and is not the clone that was asked for"
+        raise AlreadyExists(message)
+    shape_zvol(zpool, existing, wanted)
 
 
 def list_snapshots(zvol: str) -> list[SnapshotName]:
@@ -141,7 +159,13 @@ def list_snapshots(zvol: str) -> list[SnapshotName]:
     ]
 
 
-def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
+def make_clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
+    """Clone the snapshot that a zvol's origin names, found to be ours, or leave nothing.
+
+    :param volsize_bytes: the snapshot's size.
+    :raises InvalidRequest: the clone would be smaller.
+    :raises NoSpace: a thick clone does not fit.
+    """
     if wanted.volsize_bytes < volsize_bytes:
         message = f"a clone of {wanted.origin} needs at least {volsize_bytes} bytes"
         raise InvalidRequest(message)
@@ -152,7 +176,7 @@ def _clone(zpool: Zpool, volsize_bytes: int, wanted: Zvol) -> None:
     except ZfsError as err:
         zpool.explain(err)
     with ExitStack() as undo:
-        undo.callback(_undo, zpool.library.destroy, dataset)
+        undo.callback(take_back, zpool.library.destroy, dataset)
         made = replace(wanted, volsize_bytes=volsize_bytes, sparse=True)
         shape_zvol(zpool, made, wanted)
         undo.pop_all()
@@ -171,16 +195,23 @@ def _is_there(zpool: Zpool, name: str) -> bool:
     return not is_deferred(found)
 
 
-def _destroy(zpool: Zpool, name: str) -> None:
+def destroy_snapshots(zpool: Zpool, *names: str) -> None:
+    """Destroy snapshots that were found to be ours, each now or with its last clone.
+
+    :raises Error: ZFS refused it.
+    """
     try:
-        zpool.library.destroy_snapshot(name)
+        zpool.library.destroy_snapshot(*names)
     except ZfsError as err:
         zpool.explain(err)
 
 
-def _undo(step: Callable[[str], None], name: str) -> None:
+def take_back(step: Callable[..., None], *names: str) -> None:
+    """Undo a step by another; a failure is logged alone, for the error that led here must reach the caller.
+
+    What is left a repeat of the request completes.
+    """
     try:
-        step(name)
+        step(*names)
     except ZfsError:
-        # The error that led here must reach the caller; a repeat of the request completes what is left.
-        LOG.exception("could not undo %s", name)
+        LOG.exception("could not take back %s", ", ".join(names))

@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from zolder.errors import AlreadyExists, InvalidRequest
+from zolder.errors import InvalidRequest
 from zolder.model import Change, PoolFigures, Zvol, ZvolSnapshot
 from zolder.names import (
     DatasetName,
     SnapshotName,
     VolumeId,
     ZvolName,
-    clone_origin,
-    clone_origin_leaf,
     snapshot_dataset,
     zvol_dataset,
 )
@@ -27,15 +25,16 @@ from zolder.properties import INHERITED, BlockSize, ZvolProperties, check_reserv
 from zolder.san import lzc
 from zolder.san.adoption import ZfsAdoption
 from zolder.san.contents import ZfsContents
+from zolder.san.copies import ZfsCopies
 from zolder.san.counting import sizes_in
 from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.moving import ZfsMoving
-from zolder.san.properties import require_block_size, require_origin_blocks
+from zolder.san.properties import require_block_size
 from zolder.san.reshaping import reshape_zvol
 from zolder.san.secrets import count_missing
 from zolder.san.settling import settling
-from zolder.san.snapshots import clone_snapshot, clone_zvol, list_snapshots, remove_snapshot, take_snapshot
-from zolder.san.zpool import Zpool, local, number, require_zvol, zvol_in, zvols_in
+from zolder.san.snapshots import list_snapshots, take_snapshot
+from zolder.san.zpool import local, number, zvols_in
 from zolder.san.zvols import create_zvol, look_at, owner_of, shape_zvol
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def zfs_version() -> str:
     return _VERSION.read_text().strip()
 
 
-class ZfsStorage(ZfsMoving, ZfsContents, ZfsAdoption):
+class ZfsStorage(ZfsMoving, ZfsContents, ZfsCopies, ZfsAdoption):
     """What one operation of one identity may do on this SAN."""
 
     def get_figures(self, parent: DatasetName) -> PoolFigures:
@@ -106,48 +105,6 @@ class ZfsStorage(ZfsMoving, ZfsContents, ZfsAdoption):
             changed = create_zvol(zpool, wanted, volblocksize)
         return Change(changed, wanted)
 
-    @settling(of="source")
-    def clone_zvol(
-        self,
-        parent: DatasetName,
-        source: ZvolName,
-        snapshot: SnapshotName | None,
-        zvol: ZvolName,
-        *,
-        volume_id: VolumeId,
-        volsize_bytes: int,
-        sparse: bool,
-        properties: ZvolProperties = INHERITED,
-        volblocksize: BlockSize | None = None,
-    ) -> Change[Zvol]:
-        """See ``Storage``; without a snapshot one of our own is made, which goes with the clone."""
-        check_reservable(properties, sparse=sparse)
-        if snapshot is None:
-            origin = clone_origin(parent, source, volume_id)
-        else:
-            origin = snapshot_dataset(parent, source, snapshot)
-        wanted = Zvol(parent, zvol, volume_id, volsize_bytes, sparse, origin, properties)
-        clone_dataset, source_dataset = zvol_dataset(parent, zvol), zvol_dataset(parent, source)
-        with (
-            self._locks.hold(self._operation, clone_dataset, source_dataset),
-            self._counting(parent, zvol, volsize_bytes),
-        ):
-            zpool = self._zpool(parent)
-            found = zpool.glance(clone_dataset, source_dataset if snapshot is None else origin)
-            existing = zvol_in(found, parent, zvol)
-            if existing is not None:
-                self._complete_clone(zpool, existing, wanted)
-                require_block_size(found[clone_dataset], clone_dataset, volblocksize)
-            elif snapshot is not None:
-                clone_snapshot(zpool, found.get(origin), wanted, volblocksize)
-            else:
-                if source_dataset not in found:
-                    zpool.prove()
-                require_zvol(found, source_dataset)
-                require_origin_blocks(found[source_dataset], source_dataset, volblocksize)
-                clone_zvol(zpool, number(found[source_dataset], "volsize"), wanted)
-        return Change(existing is None, wanted)
-
     @settling()
     def grow_zvol(self, parent: DatasetName, zvol: ZvolName, *, volsize_bytes: int) -> Change[Zvol]:
         """See ``Storage``."""
@@ -200,20 +157,3 @@ class ZfsStorage(ZfsMoving, ZfsContents, ZfsAdoption):
             for zvol in zvols_in(zpool.children(), parent)
             for snapshot in list_snapshots(zvol_dataset(parent, zvol.name))
         )
-
-    def _complete_clone(self, zpool: Zpool, existing: Zvol, wanted: Zvol) -> None:
-        """Finish what an earlier attempt at the same clone may have left undone."""
-        # By its leaf: the source may have been put aside since, under another name.
-        leaf = (wanted.origin or "").partition("@")[2]
-        if (existing.volume_id, (existing.origin or "").partition("@")[2], existing.properties) != (
-            wanted.volume_id,
-            leaf,
-            wanted.properties,
-        ):
-            message = (
-                f"{zvol_dataset(wanted.parent, wanted.name)} exists and is not the clone that was asked for"
-            )
-            raise AlreadyExists(message)
-        shape_zvol(zpool, existing, wanted)
-        if existing.origin and leaf == clone_origin_leaf(wanted.volume_id):
-            remove_snapshot(zpool, existing.origin)
