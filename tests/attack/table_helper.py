@@ -72,6 +72,8 @@ _VERBS: Final[dict[str, tuple[frozenset[str], tuple[Asked, ...]]]] = {
             _holders(parent=OTHER_PARENT, zvol="volume-theirs"),
             _holders(parent="data/secret", zvol="disk"),
             _holders(parent="data", zvol="volumes"),
+            ("list_holders", {"parent": OTHER_PARENT}),
+            ("list_holders", {"parent": "data"}),
             ("list_exports", {"parent": OTHER_PARENT}),
             ("list_exports", {"parent": "data/volumes2"}),
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -42,7 +42,7 @@ from zolder.san.policies import PolicyError
 from zolder.san.policy import Policy
 from zolder.san.privileged import VERBS
 from zolder.san.requestline import RequestLine
-from zolder.wire import Request
+from zolder.wire import Answer, Reply, Request
 
 LAB: Final = Policy(
     Identity("lab"),
@@ -61,6 +61,16 @@ POLICIES: Final = {policy.identity: policy for policy in (LAB, OTHER, READER)}
 _HELLO: Final = '{{"identity":"{}","version":"' + __version__ + '"}}'
 # How the name of a zvol ends that root must not open.
 _CLOSED: Final = ("absent", "foreign", "files", "suspended", "inherited")
+
+
+# The nodes that somebody has open, and the parents of their zvols; one has just gone.
+_IN_USE: Final = {
+    "zd0": "data/volumes",
+    "zd16": "data/other",
+    "zd32": "data/volumes-2",
+    "zd48": "data/secret",
+    "zd64": "",
+}
 
 
 class Kernel:
@@ -121,6 +131,26 @@ class Kernel:
         self._hold_zvol(dataset)
         self._hold(node is None, f"the node {node!a}")
         return []
+
+    def all_holders(self) -> dict[str, list[str]]:
+        """Be zolder.san.holders: of each parent of anybody's, and of none, a zvol is in use."""
+        return {
+            **{node: [dataset] for node, dataset in _IN_USE.items()},
+            "data/other/volume-9": ["data/other"],
+        }
+
+    def find_zvol_name(self, node: Path) -> str | None:
+        """Be zolder.san.device, which opens what is in use and nothing else."""
+        self._hold(node.parent == Path("/dev") and node.name in _IN_USE, f"{node} is opened")
+        return f"{_IN_USE[node.name]}/volume-1" if _IN_USE[node.name] else None
+
+    def hold_answers(self, replies: Iterable[Reply]) -> None:
+        """Hold what was said of zvols in use to the policy."""
+        values = [reply.value for reply in replies if isinstance(reply, Answer)]
+        for held in (one for value in values if isinstance(value, list) for one in value):
+            told = held["holders"] if isinstance(held, dict) and "holders" in held else []
+            assert isinstance(told, list)
+            assert set(told) <= {*self._held().parents}, "who uses a zvol beyond the policy is told"
 
     @contextmanager
     def open_zvol(self, dataset: str, *, timeout_seconds: float) -> Iterator[ZvolDevice]:
@@ -315,6 +345,8 @@ def check_helper(data: bytes) -> None:
         patch.object(libzfs, "library", lambda: kernel),
         patch.object(root, "require_active", lambda *_: None),
         patch.object(root, "holders_of", kernel.holders_of),
+        patch.object(root, "all_holders", kernel.all_holders),
+        patch.object(root, "find_zvol_name", kernel.find_zvol_name),
         patch.object(root, "Secrets", lambda: kernel),
         patch.object(root, "note_supplied", kernel.note_supplied),
         patch.object(exports, "open_zvol", kernel.open_zvol),
@@ -323,4 +355,4 @@ def check_helper(data: bytes) -> None:
         patch.object(exports, "EXPORTERS", ways),
     ):
         locks = Locks(Path(f"/proc/self/fd/{locked.fileno()}"))
-        converse(Helper(locks, kernel.introduce), lines, record=kernel.record)
+        kernel.hold_answers(converse(Helper(locks, kernel.introduce), lines, record=kernel.record))

@@ -27,7 +27,7 @@ from zolder.san.channel import Channel
 from zolder.san.operation import Operation
 from zolder.san.policy import GIB, Policy
 from zolder.san.serve import Service, serve
-from zolder.wire import Failure, Progress, Request, decode_reply
+from zolder.wire import Failure, Progress, Reply, Request, decode_reply
 
 ID: Final = "3f0c1b6e-5a52-4c1e-9a0b-0123456789ab"
 HELLO: Final = b'{"protocols":[1],"version":"0"}'
@@ -169,8 +169,11 @@ def spelled(data: bytes, methods: Container[str], hello: bytes) -> list[bytes]:
     return [_spelled(number, line, methods, hello) for number, line in enumerate(data.split(b"\n"))]
 
 
-def converse(service: Service, lines: list[bytes], *, record: Record) -> None:
-    """Serve a client that sends these lines at once, and hold what it is answered to the protocol."""
+def converse(service: Service, lines: list[bytes], *, record: Record) -> list[Reply]:
+    """Serve a client that sends these lines at once, and hold what it is answered to the protocol.
+
+    :return: what it is answered.
+    """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # a channel's own process may end with some blocked
     incoming, outgoing = os.memfd_create("incoming"), os.memfd_create("outgoing")
     try:
@@ -185,12 +188,13 @@ def converse(service: Service, lines: list[bytes], *, record: Record) -> None:
         os.close(incoming)
         os.close(outgoing)
     # Who is told that contents may go has sent nothing more, and so the request ends there.
-    replies = [reply for reply in heard if not isinstance(reply, Progress)]
+    replies: list[Reply] = [reply for reply in heard if not isinstance(reply, Progress)]
     assert len(replies) <= len(lines)
     assert len(heard) <= len(replies) + 1
     for reply in replies[:-1]:
         # Whoever broke the protocol is answered once, and then no more.
         assert not isinstance(reply, Failure) or not isinstance(reply.error, ProtocolError)
+    return replies
 
 
 def _spelled(number: int, line: bytes, methods: Container[str], hello: bytes) -> bytes:

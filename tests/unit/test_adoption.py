@@ -23,12 +23,14 @@ from tests.unit.kept_san import (
     KeptZfs,
 )
 from tests.unit.kernel_tree import Killed
+from tests.unit.test_asking import answering, asking, serving
 from zolder.errors import BackendError, Busy, InvalidRequest, NoSpace, NotPermitted
 from zolder.model import Change, FoundZvol, Zvol
 from zolder.names import SnapshotName, VolumeId, ZvolName
 from zolder.san import zfs
 from zolder.san.libzfs import EXPORT_RECORD, SNAPSHOT_MARK, VIEW_MARK, VOLUME_MARK, Property
 from zolder.san.lzc import ZfsError
+from zolder.shapes import Json
 
 MIB = 2**20
 OLD, NEW = ZvolName("old-disk"), ZvolName("volume-2")
@@ -230,6 +232,32 @@ def test_who_holds_it(san: KeptSan, monkeypatch: pytest.MonkeyPatch) -> None:
     assert san.steps.taken == []
     found = san.storage().find_zvol(PARENT, OLD)
     assert "process 812" in str(found and found.obstacle)
+
+
+def test_one_question_for_all(san: KeptSan, tmp_path: Path) -> None:
+    """However many foreign zvols there are, the root helper is asked once who uses them; of none, never."""
+    for number in range(20):
+        san.zfs.add(f"{PARENT}/disk-{number}", {"volsize": MIB})
+    held: list[Json] = [
+        {"zvol": "disk-7", "holders": ["process 812 (qemu-img)"]},
+        {"zvol": "disk-8", "holders": ["process 99 ((udev-worker))"]},
+    ]
+    with serving(tmp_path, answering(held)) as (server, line):
+        found = {
+            one.name: one.obstacle for one in san.storage(ADOPTING, asking(line)).list_found_zvols(PARENT)
+        }
+    assert server.methods == ["hello", "list_holders"]
+    assert "held by process 812 (qemu-img)" in str(found.pop("disk-7"))
+    assert [name for name, obstacle in found.items() if name.startswith("disk-") and obstacle] == []
+    assert len(found) == 21
+    for name in [
+        name for name in san.zfs.datasets if name.startswith((f"{PARENT}/disk-", f"{PARENT}/{OLD}"))
+    ]:
+        del san.zfs.datasets[name]
+    (tmp_path / "helper.socket").unlink()
+    with serving(tmp_path) as (server, line):
+        assert [one.name for one in san.storage(ADOPTING, asking(line)).list_found_zvols(PARENT)] == [ZVOL]
+    assert server.methods == []
 
 
 def test_names_that_no_request_carries(san: KeptSan) -> None:

@@ -17,7 +17,7 @@ from zolder.model import Chap, Export
 from zolder.names import LIO, DatasetName, Identity, InitiatorName, OperationId, Portal, ZvolName
 from zolder.san.asking import Asking, HelperLine
 from zolder.san.operation import Operation
-from zolder.san.privileged import VERBS
+from zolder.san.privileged import VERBS, Held
 from zolder.shapes import Json
 from zolder.wire import (
     MAX_ANSWER_BYTES,
@@ -351,6 +351,12 @@ ROUNDS: dict[str, tuple[Callable[[Asking], Any], dict[str, Json], Json, Any]] = 
         {"zvol": "volume-1"},
         ["process 812 (qemu-img)"],
         ("process 812 (qemu-img)",),
+    ),
+    "list_holders": (
+        lambda root: root.list_holders(PARENT),
+        {},
+        [{"zvol": "volume-1", "holders": ["process 812 (qemu-img)"]}],
+        (Held(ZVOL, ("process 812 (qemu-img)",)),),
     ),
     "open_export": (
         lambda root: root.open_export(PARENT, ZVOL, INITIATOR, chap=Chap("u", "s3cr3t")),

@@ -9,7 +9,7 @@ import pytest
 
 from zolder.errors import BackendError
 from zolder.san import device
-from zolder.san.device import open_zvol
+from zolder.san.device import find_zvol_name, open_zvol
 
 DATASET = "data/volumes/volume-1"
 
@@ -168,3 +168,12 @@ def test_a_plain_file_is_no_zvol(tmp_path: Path) -> None:
         open_zvol(DATASET, timeout_seconds=0, dev=tmp_path).__enter__()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOTTY
+
+
+def test_a_node_says_whose_it_is(dev: Path) -> None:
+    """A node is asked by itself; of what is no zvol, or has gone, nothing is known."""
+    make_node(dev, 16, DATASET)
+    make_node(dev, 32, f"error {errno.ENOTTY}")
+    assert find_zvol_name(dev / "zd16") == DATASET
+    assert find_zvol_name(dev / "zd32") is None
+    assert find_zvol_name(dev / "zd48") is None

@@ -371,6 +371,7 @@ def test_the_policy_is_read_anew(daemon: Daemon) -> None:
         ("lab", "read_holders", {"parent": "data"}, "not_permitted"),
         ("lab", "read_holders", {"zvol": "../other/x"}, "invalid_request"),
         ("lab", "read_holders", {"node": "/dev/vda"}, "invalid_request"),
+        ("lab", "list_holders", {"parent": "data/other", "zvol": None}, "invalid_request"),
         ("lab", "open_export", {"parent": "data/other"}, "not_permitted"),
         ("lab", "open_export", {"initiator": "*"}, "invalid_request"),
         ("lab", "open_export", {"portals": ["192.0.2.1:3260"]}, "invalid_request"),

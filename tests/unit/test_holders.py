@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zolder.san import holders
-from zolder.san.holders import holders_of
+from zolder.san.holders import all_holders, holders_of
 
 DATASET = "data/volumes/volume-1"
 NODE = Path("/dev/zd16")
@@ -131,3 +131,39 @@ def test_processes_of_others_are_owned_up_to(root: Path, monkeypatch: pytest.Mon
         "process 99 (qemu-img)",
         "perhaps one of 1 processes that only root may look into",
     ]
+
+
+def test_all_are_found_by_one_look(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each disk in use has its own holders, a process with two shows at both, no folder is listed twice."""
+    (root / "sys/block/zd16/zd16p1/holders/dm-3").mkdir()
+    write(root, "proc/swaps", "Filename Type\n/dev/zd0   partition 1048572 0 -2\n")
+    write(root, "proc/99/comm", "qemu-img\n")
+    link(root, "proc/99/fd/3", "/dev/zd16")
+    link(root, "proc/99/fd/4", "/dev/zd0")
+    write(root, "sys/block/sda/dev", "8:0\n")
+    write(root, "proc/7/comm", "dd\n")
+    link(root, "proc/7/fd/0", "/dev/sda")
+    write(root, "sys/kernel/config/target/core/iblock_8/theirs/udev_path", "/dev/zvol/data/gone/disk\n")
+    write(root, "sys/kernel/config/nvmet/subsystems/nqn/namespaces/1/device_path", "/dev/zd16\n")
+    write(root, "sys/kernel/config/nvmet/subsystems/nqn/namespaces/1/enable", "1\n")
+    looked: list[str] = []
+    listed = holders._names
+
+    def note(folder: str | Path) -> list[str]:
+        looked.append(str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(holders, "_names", note)
+    assert all_holders(root=root) == {
+        "zd0": ["swap /dev/zd0", "process 99 (qemu-img)"],
+        "zd16": ["device dm-3", "process 99 (qemu-img)", "nvmet namespace 1 of nqn"],
+        "data/gone/disk": ["LIO backstore iblock_8/theirs"],
+    }
+    assert len(looked) == len(set(looked))
+
+
+def test_what_a_process_calls_itself(root: Path) -> None:
+    """Its name is any bytes; what cannot be printed, and so cannot be carried, is replaced."""
+    write(root, "proc/99/comm", "a\x1b[2J\n")
+    link(root, "proc/99/fd/3", "/dev/zd16")
+    assert holders_of(DATASET, NODE, root=root) == ["process 99 (a?[2J)"]

@@ -13,12 +13,13 @@ import pytest
 from tests.unit.kept_san import DATASET, ID, PARENT, POLICY, VIEW_ID, ZVOL, KeptSan
 from tests.unit.test_device import dev, make_node
 from zolder.errors import BackendError, Busy, ConnectionLost, Error, NotFound, NotPermitted
-from zolder.names import OperationId
+from zolder.names import OperationId, ZvolName
 from zolder.san import root
 from zolder.san.descriptors import open_zvol_device
 from zolder.san.libzfs import EXPORT_RECORD, VIEW_MARK, VOLUME_MARK, Properties, Property
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
+from zolder.san.privileged import Held
 from zolder.san.root import Root
 
 __all__ = ["dev"]  # the fixture
@@ -34,6 +35,20 @@ class Handing:
     def hand_over(self, descriptor: int) -> None:
         """Keep one."""
         self.handed.append(descriptor)
+
+
+def test_who_uses_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the devices in use those of the parent's own zvols are told, each by what it says of itself."""
+    names = {"zd0": f"{PARENT}/disk", "zd16": "data/other/disk", "zd32": f"{PARENT}/below/disk", "zd48": None}
+    names |= {"zd64": f"{PARENT}/No_Name", "zd80": f"{PARENT}/a-disk"}
+    found = {node: [f"process {node}"] for node in names}
+    monkeypatch.setattr(root, "all_holders", lambda: {**found, f"{PARENT}/disk": ["LIO backstore"]})
+    monkeypatch.setattr(root, "find_zvol_name", lambda node: names[node.name])
+    verbs = Root(POLICY, KeptSan(tmp_path).root()._operation, Locks(tmp_path / "roots"))
+    assert verbs.list_holders(PARENT) == (
+        Held(ZvolName("a-disk"), ("process zd80",)),
+        Held(ZvolName("disk"), ("process zd0", "LIO backstore")),
+    )
 
 
 class Ground:

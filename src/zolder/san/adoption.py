@@ -9,9 +9,12 @@ Sources: zfs_ioc_rename and zfs_secpolicy_rename_perms in zfs_ioctl.c, for lzc_r
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from zolder.errors import AlreadyExists, Busy, InvalidRequest, NotFound, NotPermitted
@@ -60,13 +63,20 @@ class ZfsAdoption(ZfsGroups):
         """See ``Storage``."""
         zpool, dataset = self._zpool(parent), zvol_dataset(parent, zvol)
         found = zpool.look(dataset)
-        return self._found(zpool, dataset, found[dataset]) if found else None
+        if not found:
+            return None
+        return self._found(zpool, dataset, found[dataset], partial(self._privileged.read_holders, parent))
 
     def list_found_zvols(self, parent: DatasetName) -> tuple[FoundZvol, ...]:
         """See ``Storage``."""
         zpool = self._zpool(parent)
+
+        @functools.cache
+        def held() -> dict[ZvolName, tuple[str, ...]]:
+            return {each.zvol: each.holders for each in self._privileged.list_holders(parent)}
+
         return tuple(
-            self._found(zpool, dataset, found)
+            self._found(zpool, dataset, found, lambda zvol: held().get(zvol, ()))
             for dataset, found in sorted(zpool.children().items())
             if "volsize" in found
         )
@@ -190,12 +200,18 @@ class ZfsAdoption(ZfsGroups):
                 mark(zpool, name, SNAPSHOT_MARK, None)
         return Change(ours, None)
 
-    def _found(self, zpool: Zpool, dataset: str, found: Properties) -> FoundZvol:
+    def _found(
+        self,
+        zpool: Zpool,
+        dataset: str,
+        found: Properties,
+        holders_of: Callable[[ZvolName], tuple[str, ...]],
+    ) -> FoundZvol:
         name, volume_id = dataset.rpartition("/")[2], find_mark(dataset, found)
         try:
             self._require_adoptable(zpool, dataset, found, volume_id)
             if volume_id is None:  # one of ours has its users on record, and this look is dear
-                _require_unused(zpool, dataset)
+                _require_unused(dataset, holders_of(_name_of(dataset)))
         except (Busy, InvalidRequest, NotPermitted) as err:
             obstacle: str | None = err.message
         else:
@@ -241,12 +257,11 @@ class ZfsAdoption(ZfsGroups):
             raise Busy(message, holders=["an export of Zolder"])
 
 
-def _require_unused(zpool: Zpool, dataset: str) -> None:
+def _require_unused(dataset: str, each: Sequence[str]) -> None:
     """Make sure that no process and nothing of the kernel's holds a zvol's device.
 
     :raises Busy: somebody does, and is named.
     """
-    each = zpool.privileged.read_holders(zpool.parent, _name_of(dataset))
     holders = [holder for holder in each if not holder.endswith(_UDEVS)]
     if holders:
         message = f"{dataset} is in use: it is held by {', '.join(holders[:8])}"

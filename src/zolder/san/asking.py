@@ -31,7 +31,7 @@ from zolder.errors import (
 from zolder.model import Chap, Export
 from zolder.names import DatasetName, ExporterName, Identity, InitiatorName, OperationId, ZvolName
 from zolder.san.operation import Operation
-from zolder.san.privileged import Introduction, Privileged
+from zolder.san.privileged import Held, Introduction, Privileged
 from zolder.wire import (
     MAX_ANSWER_BYTES,
     MAX_DEADLINE_MS,
@@ -213,6 +213,9 @@ class Asking(Privileged):
 
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         return self._ask(Privileged.read_holders, parent=parent, zvol=zvol)
+
+    def list_holders(self, parent: DatasetName) -> tuple[Held, ...]:
+        return self._ask(Privileged.list_holders, parent=parent)
 
     def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
         self._ask(Privileged.open_device, parent=parent, zvol=zvol, to_write=to_write)

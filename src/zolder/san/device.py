@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -65,6 +65,17 @@ def read_zvol_name(descriptor: int) -> str:
     :raises OSError: it is no zvol (ENOTTY).
     """
     return fcntl.ioctl(descriptor, _BLKZNAME, bytes(_NAME_BYTES)).partition(b"\0")[0].decode()
+
+
+def find_zvol_name(node: Path) -> str | None:
+    """Return the dataset name of the zvol that a node is; None where it is none, or has gone."""
+    with suppress(OSError):
+        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return read_zvol_name(descriptor)
+        finally:
+            os.close(descriptor)
+    return None
 
 
 class _Search:

@@ -1,20 +1,27 @@
 """Who keeps a zvol busy, in words for an operator.
 
-Only asked after ZFS said "dataset is busy", so it may be slow: it looks through all processes and all of
-LIO's backstores. It changes nothing, opens no device, and what vanishes while it looks is left out. ZFS's own
-holders (snapshots, clones, holds) are not its subject.
+Only asked after ZFS said "dataset is busy", or once for all zvols, so it may be slow: it looks through all
+processes and all of LIO's backstores. It changes nothing and opens no device; what vanishes is left out.
+ZFS's own holders (snapshots, clones, holds) are not its subject.
 Sources: proc(5), and Documentation/ABI/stable/sysfs-block in the Linux tree.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, TypeAlias
 
 # What is said of a process, a mount or a device that goes while we look: it holds nothing any more.
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
+_LINKS: Final = "/dev/zvol/"
+_WHOLE_DISK: Final = re.compile(r"zd[0-9]+", re.ASCII)
+
+# Who holds what: a device's name, or udev's link, and the holder in words.
+_Holders: TypeAlias = Iterator[tuple[str, str]]
 
 
 def holders_of(dataset: str, node: Path | None, *, root: Path = Path("/")) -> list[str]:
@@ -27,17 +34,39 @@ def holders_of(dataset: str, node: Path | None, *, root: Path = Path("/")) -> li
     device = node or _linked_node(dataset, root / "dev")
     if device is None:
         return []
-    disk = root / "sys/block" / device.name
-    parts = [disk, *(path.parent for path in disk.glob("*/partition"))]
-    nodes = {f"/dev/{part.name}" for part in parts}
-    return [
+    return _look(root, [device.name], {f"{_LINKS}{dataset}": device.name}).get(device.name, [])
+
+
+def all_holders(*, root: Path = Path("/")) -> dict[str, list[str]]:
+    """Return who uses each zvol's device, as `holders_of`, by one look through everything.
+
+    :return: those that are in use, by the device's name (``zd16``), or by the dataset's where something
+        was given a link of udev's that leads nowhere any more.
+    :raises OSError: as `holders_of`.
+    """
+    disks = [name for name in _names(root / "sys/block") if _WHOLE_DISK.fullmatch(name)]
+    return _look(root, disks, {})
+
+
+def _look(root: Path, disks: Iterable[str], links: Mapping[str, str]) -> dict[str, list[str]]:
+    parts: dict[Path, str] = {}
+    for disk in disks:
+        whole = root / "sys/block" / disk
+        parts |= dict.fromkeys([whole, *(path.parent for path in whole.glob("*/partition"))], disk)
+    nodes = {**links, **{f"/dev/{part.name}": disk for part, disk in parts.items()}}
+    held: dict[str, list[str]] = {}
+    for which, holder in (
         *_stacked(parts, root / "sys/block"),
         *_mounted(parts, nodes, root / "proc"),
         *_swapping(nodes, root / "proc"),
         *_processes(nodes, root / "proc"),
-        *_backstores({*nodes, f"/dev/zvol/{dataset}"}, root / "sys/kernel/config/target"),
-        *_namespaces({*nodes, f"/dev/zvol/{dataset}"}, root / "sys/kernel/config/nvmet/subsystems"),
-    ]
+        *_backstores(nodes, root / "sys/kernel/config/target"),
+        *_namespaces(nodes, root / "sys/kernel/config/nvmet/subsystems"),
+    ):
+        # A process may call itself anything.
+        text = "".join(letter if letter.isprintable() else "?" for letter in holder)
+        held.setdefault(which, []).append(text)
+    return held
 
 
 def _linked_node(dataset: str, dev: Path) -> Path | None:
@@ -46,32 +75,33 @@ def _linked_node(dataset: str, dev: Path) -> Path | None:
     return None
 
 
-def _stacked(parts: list[Path], block: Path) -> Iterator[str]:
+def _stacked(parts: Mapping[Path, str], block: Path) -> _Holders:
     """Yield the device-mapper and md devices on top."""
-    for part in parts:
+    for part, disk in parts.items():
         for holder in _names(part / "holders"):
             name = _text(block / holder / "dm/name")
-            yield f"device-mapper {name} ({holder})" if name else f"device {holder}"
+            yield disk, f"device-mapper {name} ({holder})" if name else f"device {holder}"
 
 
-def _mounted(parts: list[Path], nodes: set[str], proc: Path) -> Iterator[str]:
-    numbers = {_text(part / "dev") for part in parts}
+def _mounted(parts: Mapping[Path, str], nodes: Mapping[str, str], proc: Path) -> _Holders:
+    numbers = {_text(part / "dev"): disk for part, disk in parts.items()}
     for line in _text(proc / "self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields = before.split()
         # The device by number, and by name for file systems with a number of their own (btrfs).
-        if fields[2] in numbers or after.split()[1] in nodes:
-            yield f"mount {fields[4]}"
+        disk = numbers.get(fields[2]) or nodes.get(after.split()[1])
+        if disk:
+            yield disk, f"mount {fields[4]}"
 
 
-def _swapping(nodes: set[str], proc: Path) -> Iterator[str]:
+def _swapping(nodes: Mapping[str, str], proc: Path) -> _Holders:
     for line in _text(proc / "swaps").splitlines():
         name = line.split()[0]
         if name in nodes:
-            yield f"swap {name}"
+            yield nodes[name], f"swap {name}"
 
 
-def _processes(nodes: set[str], proc: Path) -> Iterator[str]:
+def _processes(nodes: Mapping[str, str], proc: Path) -> _Holders:
     hidden = 0
     for pid in sorted((name for name in _names(proc) if name.isdigit()), key=int):
         try:
@@ -79,11 +109,13 @@ def _processes(nodes: set[str], proc: Path) -> Iterator[str]:
         except PermissionError:
             hidden += 1
             continue
-        command = "" if nodes.isdisjoint(opened) else _text(proc / pid / "comm")
+        disks = {nodes[path] for path in nodes.keys() & opened}
+        command = _text(proc / pid / "comm") if disks else ""
         if command:
-            yield f"process {pid} ({command})"
+            yield from ((disk, f"process {pid} ({command})") for disk in sorted(disks))
     if hidden:
-        yield f"perhaps one of {hidden} processes that only root may look into"
+        said = f"perhaps one of {hidden} processes that only root may look into"
+        yield from ((disk, said) for disk in sorted(set(nodes.values())))
 
 
 def _opened_by(pid: str, proc: Path) -> set[str]:
@@ -95,21 +127,28 @@ def _opened_by(pid: str, proc: Path) -> set[str]:
     return opened
 
 
-def _backstores(names: set[str], target: Path) -> Iterator[str]:
+def _backstores(nodes: Mapping[str, str], target: Path) -> _Holders:
     for hba in _names(target / "core"):
         for backstore in _names(target / "core" / hba):
-            udev_path = _text(target / "core" / hba / backstore / "udev_path")
-            # Ours have the node's own name; those of others may go by any link to it.
-            if udev_path in names or (udev_path and os.path.realpath(udev_path) in names):
-                yield f"LIO backstore {hba}/{backstore}"
+            disk = _disk_behind(_text(target / "core" / hba / backstore / "udev_path"), nodes)
+            if disk:
+                yield disk, f"LIO backstore {hba}/{backstore}"
 
 
-def _namespaces(names: set[str], subsystems: Path) -> Iterator[str]:
+def _namespaces(nodes: Mapping[str, str], subsystems: Path) -> _Holders:
     for subsystem in _names(subsystems):
         for number in _names(subsystems / subsystem / "namespaces"):
             namespace = subsystems / subsystem / "namespaces" / number
-            if _text(namespace / "device_path") in names and _text(namespace / "enable") == "1":
-                yield f"nvmet namespace {number} of {subsystem}"
+            disk = _disk_behind(_text(namespace / "device_path"), nodes)
+            if disk and _text(namespace / "enable") == "1":
+                yield disk, f"nvmet namespace {number} of {subsystem}"
+
+
+def _disk_behind(path: str, nodes: Mapping[str, str]) -> str | None:
+    """Return the disk that a path leads to; the dataset of a link of udev's that leads nowhere."""
+    # Ours have the node's own name; those of others may go by any link to it.
+    disk = nodes.get(path) or (nodes.get(os.path.realpath(path)) if path else None)
+    return disk or (path.removeprefix(_LINKS) if path.startswith(_LINKS) else None)
 
 
 def _names(folder: str | Path) -> list[str]:

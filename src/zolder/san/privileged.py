@@ -27,12 +27,27 @@ class Introduction:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A zvol whose device is in use, and by whom, in words."""
+
+    zvol: ZvolName
+    holders: tuple[str, ...]
+
+
 class Privileged(ABC):
     """Root's part of one identity's requests."""
 
     @abstractmethod
     def read_holders(self, parent: DatasetName, zvol: ZvolName) -> tuple[str, ...]:
         """Return who uses a zvol's device, in words."""
+
+    @abstractmethod
+    def list_holders(self, parent: DatasetName) -> tuple[Held, ...]:
+        """Return who uses the devices of zvols directly below a parent, by one look, sorted by zvol.
+
+        Of a zvol whose name no request can carry nothing is said.
+        """
 
     @abstractmethod
     def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:

@@ -11,24 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
 
-from zolder.errors import BackendError, Busy, Error, NotFound, NotPermitted, TransportError
+from zolder.errors import (
+    BackendError,
+    Busy,
+    Error,
+    InvalidRequest,
+    NotFound,
+    NotPermitted,
+    TransportError,
+)
 from zolder.model import Chap, Export, Route
 from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.descriptors import open_zvol_device
-from zolder.san.device import open_zvol
+from zolder.san.device import find_zvol_name, open_zvol
 from zolder.san.exports import ZvolExport, list_exports
-from zolder.san.holders import holders_of
+from zolder.san.holders import all_holders, holders_of
 from zolder.san.libzfs import Properties
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.parents import Site, require_active
 from zolder.san.policy import Policy
-from zolder.san.privileged import Privileged
+from zolder.san.privileged import Held, Privileged
 from zolder.san.records import exported_id, find_record
 from zolder.san.secrets import Secrets, note_supplied
 from zolder.san.zpool import refuse_foreign
+
+_DEVICES: Final = Path("/dev")
 
 
 class Root(Privileged):
@@ -60,6 +72,17 @@ class Root(Privileged):
         with suppress(BackendError), open_zvol(dataset, timeout_seconds=0) as device:
             node = device.path
         return tuple(holders_of(dataset, node))
+
+    def list_holders(self, parent: DatasetName) -> tuple[Held, ...]:
+        """See ``Privileged``; only devices that are in use are opened, to hear whose they are."""
+        held: dict[ZvolName, list[str]] = {}
+        for name, holders in all_holders().items():
+            dataset = name if "/" in name else find_zvol_name(_DEVICES / name)
+            above, _, leaf = (dataset or "").rpartition("/")
+            with suppress(InvalidRequest):
+                if above == parent:
+                    held.setdefault(ZvolName(leaf), []).extend(holders)
+        return tuple(Held(zvol, tuple(holders)) for zvol, holders in sorted(held.items()))
 
     def open_device(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> int:
         """See ``Privileged``."""
