@@ -1,6 +1,7 @@
 """`python -m bench`: measure all ways side by side, print the table, write bench/results.json.
 
-Exits 1 where the driver misses its bars. KEEP=1 leaves the lab up.
+Exits 1 where the driver misses its bars. KEEP=1 leaves the lab up. What the draft never did is measured of
+the driver alone; ``--counts`` does that and no more, and keeps requests and processes, which no load changes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
+from bench.beyond import beyond
 from bench.draft import DraftWay
 from bench.driver import DriverWay
 from bench.table import Results
@@ -36,16 +38,18 @@ def main(argv: list[str]) -> int:
     """Measure, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="how often each step is measured (at least 6)")
-    rounds = max(6, parser.parse_args(argv).rounds)
+    parser.add_argument("--counts", action="store_true", help="only count what the draft never did")
+    arguments = parser.parse_args(argv)
+    rounds = max(6, arguments.rounds)
     lab = Lab(os.environ.get("ZOLDER_LAB") or "bench")
     try:
         lab.up()
         lab.reset()  # what another run left in a lab that was up would be measured too
-        results = measure(lab, rounds)
+        results = count(lab) if arguments.counts else measure(lab, rounds)
     finally:
         if not lab.keep:
             lab.down()
-    results.write()
+    results.write(only_counts=arguments.counts)
     print(results.table())
     missed = results.missed_bars()
     for line in missed:
@@ -74,6 +78,23 @@ def measure(lab: Lab, rounds: int) -> Results:
                     step = way.do(verb, f"bench-{way.name}-{number + 1}")
                     if number:
                         results.add(verb, way.name, step)
+            for verb, step in beyond(lab, driver, number + 1):
+                if number:
+                    results.add(verb, driver.name, step)
+    return results
+
+
+def count(lab: Lab) -> Results:
+    """Do once what the draft never did, when it is warm."""
+    results = Results()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zolder-bench-")))
+        runner = stack.enter_context(closing(Runner(lab)))
+        driver = stack.enter_context(closing(DriverWay(lab, runner, folder)))
+        for number in (1, 2):
+            for verb, step in beyond(lab, driver, number):
+                if number > 1:
+                    results.add(verb, driver.name, step)
     return results
 
 

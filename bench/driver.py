@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -52,23 +53,27 @@ class DriverWay(Way):
         path = folder / "cinder.conf"
         path.write_text(CONFIGURATION.format(parent=PARENT, portal=ADDRESSES["san"], **environment))
         cfg.CONF(["--config-file", str(path)], project="cinder")
-        self._driver = ZolderDriver(
+        self.driver = ZolderDriver(
             configuration=configuration.Configuration(volume_opts, config_group=BACKEND),
             connect=self._connect,
         )
-        self._driver.do_setup(None)
-        self._driver.check_for_setup_error()
+        self.driver.do_setup(None)
+        self.driver.check_for_setup_error()
 
     def do(self, verb: str, zvol: str) -> Step:
         """See `Way`."""
-        volume = _volume(zvol)
+        volume = volume_of(zvol)
+        return self.watch(lambda: self._act(verb, volume))
 
-        def act() -> int:
+    def watch(self, act: Callable[[], object]) -> Step:
+        """Measure a call of the driver's."""
+
+        def counted() -> int:
             before = self._pool.requests
-            self._act(verb, volume)
+            act()
             return self._pool.requests - before
 
-        return self._runner.watch(act)
+        return self._runner.watch(counted)
 
     def close(self) -> None:
         """End its channels."""
@@ -80,7 +85,7 @@ class DriverWay(Way):
         return San(storage, storage)
 
     def _act(self, verb: str, volume: Any) -> None:  # noqa: ANN401 - Cinder's objects have no types
-        driver, snapshot, clone = self._driver, _snapshot(volume), _volume(f"{volume.name}-clone")
+        driver, snapshot, clone = self.driver, snapshot_of(volume), volume_of(f"{volume.name}-clone")
         match verb:
             case "create":
                 driver.create_volume(volume)
@@ -106,17 +111,23 @@ class DriverWay(Way):
                 raise ValueError(verb)
 
 
-def _volume(name: str) -> Any:  # noqa: ANN401 - as above
+def volume_of(name: str) -> Any:  # noqa: ANN401 - as above
+    """Return a volume as Cinder's manager has it."""
     return SimpleNamespace(
         name=name,
         name_id=str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
         id=str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
         size=SIZE_GIB,
+        host=f"control@{BACKEND}#{PARENT}",
+        status="available",
+        group_id=None,
+        volume_type_id=None,
         provider_auth=None,
         provider_location=None,
         volume_attachment=[],
     )
 
 
-def _snapshot(volume: Any) -> Any:  # noqa: ANN401 - as above
-    return SimpleNamespace(id=volume.id, name="s", volume_name=volume.name)
+def snapshot_of(volume: Any, name: str = "s") -> Any:  # noqa: ANN401 - as above
+    """Return a snapshot as Cinder's manager has it."""
+    return SimpleNamespace(id=volume.id, name=name, volume_name=volume.name, volume=volume)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -48,3 +49,20 @@ def test_every_verb_has_its_commands(verb: str) -> None:
     plain, draft = zfs_commands(verb, "data/volumes/bench-7"), draft_commands(verb, "data/volumes/bench-7")
     assert set(plain) <= set(draft)
     assert (len(draft) > len(plain)) == ("delete" in verb)
+
+
+def test_what_the_driver_does_alone(tmp_path: Path) -> None:
+    """It has no bar to miss and a table of its own; a count keeps what else stands."""
+    found = Results()
+    found.add("manage", "driver", Step(7, 2, 3))
+    with mock.patch.object(table, "RESULTS", tmp_path / "results.json"):
+        (tmp_path / "results.json").write_text(
+            '{"manage": {"driver_ms": 250.5, "requests": 9}, "create": {"driver_ms": 1}}'
+        )
+        found.write(only_counts=True)
+        assert json.loads((tmp_path / "results.json").read_text()) == {
+            "manage": {"driver_ms": 250.5, "requests": 2, "processes": 3},
+            "create": {"driver_ms": 1},
+        }
+    assert found.missed_bars() == []
+    assert found.table().splitlines()[-1].split() == ["manage", "7", "2,", "3"]
