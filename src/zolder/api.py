@@ -382,6 +382,9 @@ class Storage(Contents):
     ) -> Change[tuple[Refusal, ...]]:
         """Have many attachments open: what is missing is added, the broken repaired, nothing is withdrawn.
 
+        One that was withdrawn under its id stays closed, without a word: the list may be older than that.
+        Whoever wants it open again names it to `export_zvol`.
+
         :return: what could not be done; one failure keeps none of the others from being done.
         :raises DeadlineExceeded, ConnectionLost: what was done until then stays.
         """

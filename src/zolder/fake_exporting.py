@@ -35,7 +35,9 @@ class FakeExporting(FakeState):
     ) -> Change[Export]:
         """See ``Storage``."""
         self.get_zvol(parent, zvol)
-        return self._exports.open(parent, Access(zvol, initiator, attachment, chap), route)
+        opened = self._exports.open(parent, Access(zvol, initiator, attachment, chap), route)
+        self._ended.discard((zvol_dataset(parent, zvol), attachment))
+        return opened
 
     @verb
     def ensure_exports(
@@ -46,7 +48,8 @@ class FakeExporting(FakeState):
         for access in wanted:
             try:
                 self.get_zvol(parent, access.zvol)
-                changed |= self._exports.open(parent, access, route).changed
+                if (zvol_dataset(parent, access.zvol), access.attachment) not in self._ended:
+                    changed |= self._exports.open(parent, access, route).changed
             except Error as err:
                 refused.append(Refusal(access.zvol, access.initiator, err.code, err.message))
         return Change(changed, tuple(refused))
@@ -61,7 +64,12 @@ class FakeExporting(FakeState):
         attachment: AttachmentId | None,
     ) -> Change[tuple[InitiatorName, ...]]:
         """See ``Storage``."""
-        return self._exports.close(parent, zvol, initiator, attachment)
+        ended: tuple[AttachmentId | None, ...] = (attachment,)
+        if initiator is None:
+            ended = tuple(one.attachment for one in self._exports.attachments(parent) if one.zvol == zvol)
+        closed = self._exports.close(parent, zvol, initiator, attachment)
+        self._ended |= {(zvol_dataset(parent, zvol), each) for each in ended if each}
+        return closed
 
     @verb
     def export_snapshot(

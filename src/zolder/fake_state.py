@@ -22,7 +22,15 @@ from zolder.errors import (
 )
 from zolder.fake_exports import FakeExports
 from zolder.model import Zvol
-from zolder.names import DatasetName, VolumeId, ZvolName, is_between, put_aside_name, zvol_dataset
+from zolder.names import (
+    AttachmentId,
+    DatasetName,
+    VolumeId,
+    ZvolName,
+    is_between,
+    put_aside_name,
+    zvol_dataset,
+)
 from zolder.properties import BlockSize
 
 P = ParamSpec("P")
@@ -111,6 +119,7 @@ class FakeState(Storage):
         self._foreign: dict[str, Zvol] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._exports = FakeExports()
+        self._ended: set[tuple[str, AttachmentId | None]] = set()
         self._views: dict[str, str] = {}
         self.imported = True
 

@@ -263,6 +263,25 @@ def test_ensure_exports(way: Way) -> None:
     assert again == Change(changed=False, value=done.value)
 
 
+def test_ensure_exports_reopens_nothing_that_ended(way: Way) -> None:
+    """A list that is older than an attachment's end opens it to nobody; who names it alone opens it."""
+    made, held, lost = create(way.storage), new_attachment(), new_attachment()
+    listed = (
+        Access(made.name, way.initiator, held),
+        Access(made.name, way.second, lost),
+    )
+    assert not way.storage.ensure_exports(PARENT, listed, route=way.route).value
+    way.close(made, way.initiator, held)
+    assert way.storage.ensure_exports(PARENT, listed, route=way.route) == Change(changed=False, value=())
+    assert way.recorded(made) == [(way.second, lost)]
+    way.close(made, None)
+    assert way.storage.ensure_exports(PARENT, listed, route=way.route) == Change(changed=False, value=())
+    assert way.is_closed(made)
+    assert way.open(made, attachment=held).changed
+    assert not way.storage.ensure_exports(PARENT, listed[:1], route=way.route).changed
+    assert way.recorded(made) == [(way.initiator, held)]
+
+
 def test_delete_exported(way: Way) -> None:
     """Deleting an exported zvol closes its export with it."""
     made = create(way.storage)

@@ -18,7 +18,7 @@ from zolder.cinder.storage import San
 from zolder.cli import command
 from zolder.errors import ConnectFailed
 from zolder.fake import FakeStorage
-from zolder.model import Access, Change, Chap, Refusal, Route
+from zolder.model import Access, Change, Chap, Export, Route
 from zolder.names import (
     LIO,
     AttachmentId,
@@ -73,12 +73,19 @@ class BusySan(FakeStorage):
         self.meanwhile.pop("list_attachments", lambda: None)()
         return listed
 
-    def ensure_exports(
-        self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
-    ) -> Change[tuple[Refusal, ...]]:
-        ensured = super().ensure_exports(parent, wanted, route=route)
-        self.meanwhile.pop("ensure_exports", lambda: None)()
-        return ensured
+    def export_zvol(
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        initiator: InitiatorName,
+        *,
+        route: Route,
+        attachment: AttachmentId | None,
+        chap: Chap | None,
+    ) -> Change[Export]:
+        opened = super().export_zvol(parent, zvol, initiator, route=route, attachment=attachment, chap=chap)
+        self.meanwhile.pop("export_zvol", lambda: None)()
+        return opened
 
 
 @dataclass(frozen=True)

@@ -142,5 +142,10 @@ def test_the_managers_own_calls_bind() -> None:
 
 def test_what_the_driver_does_not_do_it_does_not_pretend() -> None:
     """A stub that lies loses data: what is not overridden is Cinder's own honest default."""
-    assert "failover_host" not in OWN
-    assert ZolderDriver.SUPPORTS_ACTIVE_ACTIVE is False
+    for name in ("failover_host", "failover", "failover_completed"):
+        assert name not in OWN
+
+
+def test_several_may_serve_one_back_end() -> None:
+    """Cinder starts no driver in a cluster without this word; docs/cluster.md says what backs it."""
+    assert ZolderDriver.SUPPORTS_ACTIVE_ACTIVE is True

@@ -129,7 +129,7 @@ def test_repair_takes_back_what_was_detached(cloud: Cloud) -> None:
     """An attachment that ends while it is being opened again is closed again."""
     volume = cloud.add_volume()
     row, _ = cloud.attach(volume)
-    cloud.san.meanwhile["ensure_exports"] = lambda: database.attachment_destroy(ADMIN, row)
+    cloud.san.meanwhile["export_zvol"] = lambda: database.attachment_destroy(ADMIN, row)
     (finding,) = cloud.findings("--repair", "--yes")
     assert finding["outcome"] == f"left alone: attachment {row} was detached meanwhile"
     assert cloud.san.list_attachments(PARENT) == ()

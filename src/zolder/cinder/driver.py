@@ -25,4 +25,6 @@ class ZolderDriver(AdoptionVerbs, MigrationVerbs, ConnectionVerbs, ImageVerbs):
     VERSION = __version__
     # The name that a third-party CI would report under; there is none yet.
     CI_WIKI_NAME = "Zolder_CI"
-    SUPPORTS_ACTIVE_ACTIVE = False
+    # Whatever two cinder-volumes of a cluster must not do at once the SAN's own locks and records decide
+    # (docs/cluster.md). Without replication there is no failover, and so no failover_completed.
+    SUPPORTS_ACTIVE_ACTIVE = True

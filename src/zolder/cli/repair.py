@@ -95,9 +95,15 @@ class Repair:
             message = f"attachment {finding.row} is not attached any more"
             raise Moved(message)
         back_end, access = found
-        refused = self.storage.ensure_exports(self.parent, (access,), route=back_end.settings.route).value
-        if refused:
-            return Outcome(mended=False, what=f"refused: {refused[0].message}")
+        # By its name: as one of a list it would stay closed where its end was asked for.
+        self.storage.export_zvol(
+            self.parent,
+            access.zvol,
+            access.initiator,
+            route=back_end.settings.route,
+            attachment=access.attachment,
+            chap=access.chap,
+        )
         if self.cinder.opening(finding.volume_id or "", finding.row or "") is None:
             # It was detached between the question and the request: what that closed is open again.
             self.storage.withdraw_zvol(

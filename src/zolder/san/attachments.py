@@ -12,7 +12,15 @@ from contextlib import suppress
 from zolder import wish as wishes
 from zolder.errors import BackendError, Busy, DeadlineExceeded, Error, NotFound
 from zolder.model import Access, Change, Export, Route
-from zolder.names import ExporterName, InitiatorName, ZvolName, export_target, unit_number, zvol_dataset
+from zolder.names import (
+    AttachmentId,
+    ExporterName,
+    InitiatorName,
+    ZvolName,
+    export_target,
+    unit_number,
+    zvol_dataset,
+)
 from zolder.san.libzfs import EXPORT_RECORD, Properties
 from zolder.san.policy import Policy
 from zolder.san.records import exported_id, find_record, write_record
@@ -86,6 +94,15 @@ class Attachments:
                 self._zpool.parent, self._zvol, access.initiator, exporter=before.route.exporter
             )
         return Change(closed or wish != before, wish.initiators)
+
+    def recorded(self) -> tuple[AttachmentId, ...]:
+        """Return the ids on record; none where there is no record, or one that Zolder did not write."""
+        found = self._look()
+        wish = None
+        with suppress(BackendError):
+            wish = find_record(found, self._dataset) if found else None
+        accesses = wishes.accesses_of(self._zvol, wish) if wish else ()
+        return tuple(access.attachment for access in accesses if access.attachment)
 
     def close_all(self) -> Change[tuple[InitiatorName, ...]]:
         """Clear the record and close the zvol to everybody, at every exporter."""

@@ -26,6 +26,7 @@ from zolder.names import (
     zvol_dataset,
 )
 from zolder.san.attachments import Attachments
+from zolder.san.ended import Ended
 from zolder.san.locks import Locks
 from zolder.san.operation import Operation
 from zolder.san.parents import Site
@@ -57,8 +58,8 @@ class ZfsExports(Storage):
         self._site = site or Site()
         self._locks = Locks(self._site.run / "locks")
         self._policy = policy
+        self._ended = Ended(self._site.run / "ended")
 
-    @settling()
     def export_zvol(
         self,
         parent: DatasetName,
@@ -70,9 +71,7 @@ class ZfsExports(Storage):
         chap: Chap | None,
     ) -> Change[Export]:
         """See ``Storage``."""
-        with self._changing(parent, zvol) as zpool:
-            access = Access(zvol, initiator, attachment, chap)
-            return Attachments(self._policy, zpool, zvol).open(access, route)
+        return self._open(parent, zvol, Access(zvol, initiator, attachment, chap), route)
 
     def ensure_exports(
         self, parent: DatasetName, wanted: tuple[Access, ...], *, route: Route
@@ -83,14 +82,7 @@ class ZfsExports(Storage):
             share = max(self._operation.remaining_seconds / _SHARES, _LEAST_SECONDS)
             try:
                 with self._operation.limited(share):
-                    changed |= self.export_zvol(
-                        parent,
-                        access.zvol,
-                        access.initiator,
-                        route=route,
-                        attachment=access.attachment,
-                        chap=access.chap,
-                    ).changed
+                    changed |= self._ensure(parent, access.zvol, access, route)
             except ConnectionLost:
                 raise
             except DeadlineExceeded:
@@ -119,9 +111,14 @@ class ZfsExports(Storage):
                     self._privileged.close_export(parent, zvol, None, exporter=None)
                 raise
             attachments = Attachments(self._policy, zpool, zvol)
+            ended = attachments.recorded() if initiator is None else (attachment,)
             if initiator is None:
-                return attachments.close_all()
-            return attachments.close(Access(zvol, initiator, attachment))
+                closed = attachments.close_all()
+            else:
+                closed = attachments.close(Access(zvol, initiator, attachment))
+            for each in ended:
+                self._ended.add(zvol_dataset(parent, zvol), each)
+            return closed
 
     @settling()
     def export_snapshot(
@@ -193,6 +190,22 @@ class ZfsExports(Storage):
                 message = f"a revert of {parent}/{zvol} was cut: the next request of who may write ends it"
                 raise Busy(message, holders=[clone])
             return False
+
+    @settling()
+    def _open(self, parent: DatasetName, zvol: ZvolName, access: Access, route: Route) -> Change[Export]:
+        """Open a zvol as somebody asks for by name, whatever was before."""
+        with self._changing(parent, zvol) as zpool:
+            opened = Attachments(self._policy, zpool, zvol).open(access, route)
+            self._ended.forget(zvol_dataset(parent, zvol), access.attachment)
+            return opened
+
+    @settling()
+    def _ensure(self, parent: DatasetName, zvol: ZvolName, access: Access, route: Route) -> bool:
+        """Open a zvol as a list asks that may be older than the attachment's end; say if that was new."""
+        with self._changing(parent, zvol) as zpool:
+            if self._ended.has(zvol_dataset(parent, zvol), access.attachment):
+                return False
+            return Attachments(self._policy, zpool, zvol).open(access, route).changed
 
     @contextmanager
     def _changing(self, parent: DatasetName, zvol: ZvolName) -> Iterator[Zpool]:
