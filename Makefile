@@ -12,7 +12,7 @@ EXPORTS := tests/contract/test_exports.py $(sort $(wildcard tests/lab/test_expor
 	tests/lab/test_lio.py tests/lab/test_restore.py tests/lab/test_takeover.py tests/lab/test_orphans.py
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help test check demo tempest bench attack exports fuzz lint types unit format environment clean
+.PHONY: help test check demo tempest cluster bench attack exports fuzz lint types unit format environment clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -31,6 +31,9 @@ demo: environment ## A Cinder volume's whole life on real ZFS (90 s warm, 12 min
 
 tempest: environment ## OpenStack's own volume tests, unmodified, on the lab's SAN; TEMPEST="--regex ..." for some
 	@$(BIN)/python -m lab tempest $(TEMPEST)
+
+cluster: environment ## Two cinder-volumes over one SAN, one killed amid 500 operations; CLUSTER="--steps ..." for some
+	@$(BIN)/python -m lab cluster $(CLUSTER)
 
 bench: environment ## Measure the driver against the limit and the 2012 draft
 	@$(BIN)/python -m bench

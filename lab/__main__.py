@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.lab import Lab
 
 # Verbs of their own modules, which bring their own arguments and are imported only when asked for.
-ELSEWHERE = {"cinder": "lab.cinder", "demo": "lab.demo", "tempest": "lab.tempest"}
+ELSEWHERE = {"cinder": "lab.cinder", "cluster": "lab.cluster", "demo": "lab.demo", "tempest": "lab.tempest"}
 
 
 def parser() -> argparse.ArgumentParser:

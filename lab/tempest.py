@@ -16,8 +16,9 @@ from contextlib import ExitStack
 
 from lab.cloud.cloud import EXPECTED, Cloud, running_cloud
 from lab.cloud.contents import compare_contents
+from lab.cloud.glance import upload_image
 from lab.cloud.remains import find_remains
-from lab.cloud.suite import prepare_suite, run_suite, upload_image
+from lab.cloud.suite import IMAGE_BYTES, prepare_suite, run_suite
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.progress import Progress
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
                 cloud = stack.enter_context(
                     running_cloud(lab, folder, progress, native=native, backups=backups)
                 )
-                image = upload_image(cloud)
+                image = upload_image(cloud.ground, cloud.identity.session, os.urandom(IMAGE_BYTES))
                 prepare_suite(cloud, image, backup=backups)
             print(f"all is up; Tempest runs {arguments.regex}", flush=True)
             outcomes = run_suite(cloud.ground, arguments.regex, arguments.concurrency)

@@ -1,40 +1,33 @@
 """Cinder as a site runs it: API, scheduler and volume service, each its own, over PostgreSQL and RabbitMQ.
 
-The driver comes from the working tree. Its two back ends are one SAN: LIO on one zpool, NVMe/TCP on another.
+The driver comes from the working tree. Which back ends and volume services there are, an arrangement says.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import requests
 from cinderclient import client, exceptions
 from keystoneauth1.exceptions import ClientException
 
-from lab.backends import Backend
 from lab.cloud import broker, database, glance, keystone
+from lab.cloud.arrangement import SINGLE, Arrangement
 from lab.cloud.ground import Ground
 from lab.cloud.service import LOOPBACK, Service, Services
 from lab.cloud.web import web_command
 from lab.command import build_environment, run_logged
 from lab.errors import LabError
+from lab.waiting import wait_until
 
 SOURCES = Path(__file__).parents[2] / "src"
 THREADS = 8
 MICROVERSION = "3.71"
 # Cinder's services with native threads, not green ones.
 NATIVE = {"OS_CINDER_DISABLE_EVENTLET_PATCHING": "1"}
-
-BACKENDS = (
-    Backend("lio", ("target_helper = lioadm", "use_chap_auth = true")),
-    Backend(
-        "nvmet",
-        ("target_protocol = nvmet_tcp", "target_helper = nvmet", "target_port = 4420"),
-        parent="fast/volumes",
-    ),
-)
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -52,6 +45,10 @@ ssh_hosts_key_file = {known_hosts}
 periodic_interval = 5
 periodic_fuzzy_delay = 0
 backend_stats_polling_interval = 5
+# Who owns the volumes of the image-volume cache.
+cinder_internal_tenant_project_id = {project}
+cinder_internal_tenant_user_id = {user}
+{options}
 # Cinder looks into every image's format in a process of its own, and starts it by sudo if not told otherwise.
 [cinder_sys_admin]
 helper_command = {helper} --config-file {etc}/cinder.conf
@@ -66,29 +63,46 @@ backend_url = file://{data}/cinder/coordination
 {authentication}
 """
 
+# What one of a cluster's services has for itself, read after the rest.
+MEMBER = """\
+[DEFAULT]
+host = {member}
+cluster = {cluster}
+# At its start each clears what its back end left there, and in a cluster they are one back end.
+image_conversion_dir = {data}/cinder/{member}/conversion
+"""
+
 
 class CinderServices:
     """Cinder's services of one cloud."""
 
-    def __init__(self, ground: Ground, services: Services, *, native: bool) -> None:
+    def __init__(
+        self, ground: Ground, services: Services, *, native: bool, arrangement: Arrangement = SINGLE
+    ) -> None:
         """Start nothing yet.
 
         :param native: with the machine's threads instead of eventlet's.
         """
+        self.arrangement = arrangement
+        self._members: dict[str, Service] = {}
         self._ground = ground
         self._services = services
         self._environment = ground.environments["cinder"]
         self._variables = {"PYTHONPATH": str(SOURCES), **(NATIVE if native else {})}
 
-    def configure(self, san: Mapping[str, str]) -> Path:
-        """Write cinder.conf.
+    def configure(self, san: Mapping[str, str], tenant: keystone.Tenant) -> Path:
+        """Write cinder.conf, and a file for each of a cluster's services.
 
         :param san: how the lab's SAN is reached: `Lab.environment`.
+        :param tenant: who owns what Cinder keeps for itself.
         """
         ground = self._ground
         for name in ("locks", "coordination"):
             (ground.data / "cinder" / name).mkdir(parents=True, exist_ok=True)
-        sections = "".join(backend.write(san) for backend in BACKENDS)
+        for name in self.arrangement.members:
+            (ground.data / "cinder" / name / "conversion").mkdir(parents=True, exist_ok=True)
+            ground.write(f"{name}.conf", MEMBER, member=name, cluster=self.arrangement.cluster)
+        sections = "".join(backend.write(san) for backend in self.arrangement.backends)
         return ground.write_secret(
             "cinder.conf",
             CONFIGURATION.format_map(
@@ -99,12 +113,16 @@ class CinderServices:
                     "images": glance.url_of(ground),
                     "authentication": keystone.authentication(ground, "cinder"),
                     "package": str(self._environment.etc / "cinder"),
-                    "enabled": ",".join(backend.name for backend in BACKENDS),
+                    "enabled": ",".join(backend.name for backend in self.arrangement.backends),
+                    "options": self.arrangement.options,
+                    "project": tenant.project,
+                    "user": tenant.user,
                     "host": "lab",
                     "helper": shlex.join(self._environment.command("privsep-helper")),
                     "known_hosts": san["known_hosts"],
                 }
             )
+            + self.arrangement.sections
             + sections,
         )
 
@@ -125,15 +143,37 @@ class CinderServices:
         api.wait_until_ready(lambda: is_cinder_ready(ground))
 
     def start_volume(self, settings: Path, identity: keystone.Identity) -> None:
-        """Start the volume service and wait until the scheduler knows every back end as up."""
-        wanted = {backend.name for backend in BACKENDS}
-        cinder = api_client(identity)
-        self._start("cinder-volume", settings).wait_until_ready(lambda: backends_up(cinder) >= wanted)
+        """Start the volume service, or a cluster's, and wait until the scheduler knows all back ends."""
+        wanted = {backend.name for backend in self.arrangement.backends}
+        api = api_client(identity)
+        if not self.arrangement.members:
+            self._start("cinder-volume", settings).wait_until_ready(lambda: backends_up(api) >= wanted)
+        for name in self.arrangement.members:
+            self.start_member(name, settings, identity)
+        if self.arrangement.members:
+            wait_until(lambda: backends_up(api) >= wanted, 60, "the scheduler to know the back ends")
 
-    def _start(self, program: str, settings: Path) -> Service:
-        log = self._ground.logs / f"{program}.log"
-        words = self._environment.command(program, "--config-file", str(settings), "--log-file", str(log))
-        return self._services.start(f"{program}-output", words, env=self._variables)
+    def start_member(self, name: str, settings: Path, identity: keystone.Identity) -> None:
+        """Start one of a cluster's services, and wait until it works.
+
+        A service reports once it has done with its start, and of one that was killed the last report stands.
+        """
+        api, begun = api_client(identity), datetime.now(UTC).replace(tzinfo=None)
+        own = self._ground.etc / f"{name}.conf"
+        service = self._start("cinder-volume", settings, own, name=f"cinder-volume-{name}")
+        self._members[name] = service
+        service.wait_until_ready(lambda: has_reported(api, name, begun))
+
+    def kill_member(self, name: str) -> None:
+        """End one of a cluster's services, and all that it started, by SIGKILL."""
+        self._members[name].stop()
+
+    def _start(self, program: str, *settings: Path, name: str | None = None) -> Service:
+        name = name or program
+        files = [word for path in settings for word in ("--config-file", str(path))]
+        log = self._ground.logs / f"{name}.log"
+        words = self._environment.command(program, *files, "--log-file", str(log))
+        return self._services.start(f"{name}-output", words, env=self._variables)
 
 
 def url_of(ground: Ground) -> str:
@@ -163,6 +203,16 @@ def backends_up(cinder: client.Client) -> set[str]:
     except (ClientException, exceptions.ClientException) as err:
         raise LabError(f"Cinder does not say which back ends it has: {err}") from err
     return {pool["volume_backend_name"] for pool in pools if pool.get("backend_state") == "up"}
+
+
+def has_reported(cinder: client.Client, host: str, since: datetime) -> bool:
+    """Say whether a host's volume service has reported since a moment, in UTC without a zone as Cinder's."""
+    return any(
+        service.host.partition("@")[0] == host
+        and service.updated_at is not None
+        and datetime.fromisoformat(service.updated_at) > since
+        for service in cinder.services.list(binary="cinder-volume")
+    )
 
 
 def services_up(cinder: client.Client) -> set[str]:

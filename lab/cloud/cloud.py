@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cloud import backup, broker, cinder, database, glance, keystone
+from lab.cloud.arrangement import SINGLE, Arrangement
 from lab.cloud.ground import Ground
 from lab.cloud.service import LOOPBACK, Services
 from lab.cloud.venvs import BUILD_TOOLS, ensure_environments, find_missing
@@ -50,17 +51,26 @@ class Cloud:
     lab: Lab
     identity: keystone.Identity
     services: Services
+    cinder: cinder.CinderServices
+    settings: Path
 
 
 @contextmanager
 def running_cloud(
-    lab: Lab, folder: Path, progress: Progress, *, native: bool = False, backups: bool = False
+    lab: Lab,
+    folder: Path,
+    progress: Progress,
+    *,
+    native: bool = False,
+    backups: bool = False,
+    arrangement: Arrangement = SINGLE,
 ) -> Iterator[Cloud]:
     """Bring all up on a lab's SAN; when the body ends, all has ended but the lab's machines.
 
     :param folder: for its configuration, data and logs; what an earlier cloud left there goes.
     :param native: Cinder's services use the machine's threads, not eventlet's.
     :param backups: with cinder-backup in the lab's compute.
+    :param arrangement: which back ends and volume services there are.
     :raises LabError: a part did not come up; the error shows what it said.
     """
     require_root()
@@ -87,8 +97,8 @@ def running_cloud(
         with progress.step("machines"):
             lab.up()
             lab.san.write_file("/etc/zolder/san.toml", adopting_policy().encode())
-        parts = cinder.CinderServices(ground, services, native=native)
-        settings = parts.configure(lab.environment())
+        parts = cinder.CinderServices(ground, services, native=native, arrangement=arrangement)
+        settings = parts.configure(lab.environment(), identity.find_tenant("service", "cinder"))
         waiting.wait_until_ready(lambda: broker.is_broker_ready(ground))
         with progress.step("Cinder's API and scheduler"):
             parts.start_control(settings)
@@ -98,7 +108,7 @@ def running_cloud(
             with progress.step("cinder-backup in the guest"):
                 backup.start_backup(ground, lab, identity)
         try:
-            yield Cloud(ground, lab, identity, services)
+            yield Cloud(ground, lab, identity, services, parts, settings)
         finally:
             if backups and lab.is_up():
                 backup.fetch_log(ground, lab.compute)
@@ -159,7 +169,7 @@ def fill_catalog(ground: Ground, identity: keystone.Identity) -> None:
 
 def adopting_policy() -> str:
     """Return the SAN's policy as the lab has it, with what managing volumes needs: docs/manage.md."""
-    places = json.dumps([backend.parent for backend in cinder.BACKENDS])
+    places = json.dumps([backend.parent for backend in SINGLE.backends])
     table = "[identity.lab]\n"
     return CONFIGURATION.replace(table, f"{table}adopt_from = {places}\n")
 

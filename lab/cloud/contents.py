@@ -14,6 +14,7 @@ from typing import Any
 from cinderclient import client, exceptions
 
 from lab.cloud import cinder
+from lab.cloud.arrangement import SINGLE
 from lab.cloud.cloud import Cloud
 from lab.errors import LabError
 from lab.machine import Machine
@@ -60,12 +61,12 @@ def compare_contents(cloud: Cloud, image: str) -> list[str]:
 
 def name_of(number: int) -> str:
     """Return a back end's name."""
-    return cinder.BACKENDS[number].name
+    return SINGLE.backends[number].name
 
 
 def node_of(number: int, volume: str) -> str:
     """Return where the SAN has the zvol of a back end's volume."""
-    return f"/dev/zvol/{cinder.BACKENDS[number].parent}/volume-{volume}"
+    return f"/dev/zvol/{SINGLE.backends[number].parent}/volume-{volume}"
 
 
 def make_volume(api: client.Client, number: int, **source: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import requests
+from keystoneauth1.session import Session
 
 from lab.cloud import database, keystone
 from lab.cloud.ground import Ground
 from lab.cloud.service import LOOPBACK, Services
 from lab.cloud.web import web_command
 from lab.command import build_environment, run_logged
+from lab.errors import LabError
 
 THREADS = 8
 
@@ -73,3 +75,23 @@ def is_glance_ready(ground: Ground) -> bool:
         return requests.get(f"{url_of(ground)}/healthcheck", timeout=30).ok
     except requests.ConnectionError:
         return False
+
+
+def upload_image(ground: Ground, session: Session, data: bytes) -> str:
+    """Put a raw image that everybody may see into Glance, and return its id.
+
+    :raises LabError: Glance did not take it.
+    """
+    url = f"{url_of(ground)}/v2/images"
+    described = {
+        "name": "random",
+        "disk_format": "raw",
+        "container_format": "bare",
+        "visibility": "public",
+    }
+    image = session.post(url, json=described).json()["id"]
+    stream = {"Content-Type": "application/octet-stream", "X-Auth-Token": session.get_token()}
+    answer = requests.put(f"{url}/{image}/file", data=data, headers=stream, timeout=60)
+    if not answer.ok:
+        raise LabError(f"Glance did not take an image: {answer.status_code} {answer.text}")
+    return str(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ def is_keystone_ready(ground: Ground) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Tenant:
+    """A project and a user of it, by their ids."""
+
+    project: str
+    user: str
+
+
 class Identity:
     """Keystone as its administrator uses it."""
 
@@ -145,6 +154,12 @@ class Identity:
             for role in ("admin", "service"):
                 path = f"projects/{project['id']}/users/{user['id']}/roles/{roles[role]}"
                 self.session.put(f"{self._url}/{path}")
+
+    def find_tenant(self, project: str, user: str) -> Tenant:
+        """Return a project and a user by their names."""
+        (found,) = self._get(f"projects?name={project}")["projects"]
+        (named,) = self._get(f"users?name={user}")["users"]
+        return Tenant(found["id"], named["id"])
 
     def _get(self, path: str) -> dict[str, Any]:
         found: dict[str, Any] = self.session.get(f"{self._url}/{path}").json()

@@ -5,7 +5,7 @@ The SAN itself is asked, not Cinder: what Cinder has forgotten and the SAN still
 
 from __future__ import annotations
 
-from lab.cloud.cinder import BACKENDS
+from lab.cloud.arrangement import SINGLE
 from lab.machine import Machine
 
 # LIO's targets and nvmet's subsystems, as the kernel has them; no match is no error.
@@ -17,6 +17,6 @@ def find_remains(san: Machine) -> list[str]:
 
     :raises CommandFailed: ZFS did not answer, which says nothing of what there is.
     """
-    parents = [backend.parent for backend in BACKENDS]
+    parents = [backend.parent for backend in SINGLE.backends]
     datasets = san.succeed(["zfs", "list", "-H", "-r", "-o", "name", "-t", "volume,snapshot", *parents])
     return [*datasets.splitlines(), *san.succeed(EXPORTS).splitlines()]

@@ -5,14 +5,12 @@ What it says goes to this command's output, a line a test, and to its log.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import requests
-
-from lab.cloud import cinder, glance, keystone
+from lab.cloud import cinder, keystone
+from lab.cloud.arrangement import SINGLE
 from lab.cloud.cloud import Cloud
 from lab.cloud.ground import Ground
 from lab.cloud.outcomes import Outcomes, read_outcomes
@@ -95,7 +93,7 @@ def prepare_suite(cloud: Cloud, image: str, *, backup: bool) -> None:
         identity=keystone.url_of(ground),
         region=keystone.REGION,
         image=image,
-        backends=",".join(backend.name for backend in cinder.BACKENDS),
+        backends=",".join(backend.name for backend in SINGLE.backends),
         microversion=cinder.MICROVERSION,
         backup=str(backup).lower(),
     )
@@ -103,26 +101,6 @@ def prepare_suite(cloud: Cloud, image: str, *, backup: bool) -> None:
     run_logged(init, ground.logs / "tempest-init.log", env=variables(ground))
     (workspace / "work/etc/tempest.conf").unlink()
     (workspace / "work/etc/tempest.conf").symlink_to(settings)
-
-
-def upload_image(cloud: Cloud) -> str:
-    """Put an image of random data into Glance and return its id.
-
-    :raises LabError: Glance did not take it.
-    """
-    url, session = f"{glance.url_of(cloud.ground)}/v2/images", cloud.identity.session
-    described = {
-        "name": "random",
-        "disk_format": "raw",
-        "container_format": "bare",
-        "visibility": "public",
-    }
-    image = session.post(url, json=described).json()["id"]
-    stream = {"Content-Type": "application/octet-stream", "X-Auth-Token": session.get_token()}
-    answer = requests.put(f"{url}/{image}/file", data=os.urandom(IMAGE_BYTES), headers=stream, timeout=60)
-    if not answer.ok:
-        raise LabError(f"Glance did not take an image: {answer.status_code} {answer.text}")
-    return str(image)
 
 
 def run_suite(ground: Ground, regex: str, concurrency: int) -> Outcomes:

@@ -108,7 +108,9 @@ def test_an_unknown_reason_stands_as_it_is() -> None:
 def test_cinder_gets_two_back_ends_on_two_zpools(ground: Ground) -> None:
     """Each section is Zolder's driver, below a parent of its own zpool."""
     with Services(ground.logs) as services:
-        path = cinder.CinderServices(ground, services, native=False).configure(SAN)
+        path = cinder.CinderServices(ground, services, native=False).configure(
+            SAN, keystone.Tenant("project", "user")
+        )
     found = read(path)
     names = found["DEFAULT"]["enabled_backends"].split(",")
     assert [found[name]["san_zfs_volume_base"] for name in names] == ["data/volumes", "fast/volumes"]
