@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +203,12 @@ def test_a_reader_that_fails_behind_the_end() -> None:
 
     with pytest.raises(Error, match="written to"):
         carry(read, Copy().write)
+
+
+def test_under_eventlet() -> None:
+    """Both sides are green threads there, and others have their turns meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.green_pump"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "True True", done.stderr
