@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import pytest
 from cinder.db import api as database
 
-from tests.driver.cloud import ADMIN, MACHINE, PARENT, ROUTE, STRANGER, Cloud, name_of
+from tests.driver.cloud import ADMIN, GIB, MACHINE, PARENT, ROUTE, STRANGER, Cloud, name_of
 from zolder.cli import backends
 from zolder.cli.cinder_side import CinderReader
 from zolder.cli.finding import Kind
 from zolder.cli.sides import SanSide
 from zolder.model import Access
-from zolder.names import AttachmentId, DatasetName, SnapshotName, VolumeId
+from zolder.names import (
+    AttachmentId,
+    DatasetName,
+    SnapshotName,
+    VolumeId,
+    ZvolName,
+    copied_name,
+    copying_name,
+)
 
 
 def test_nothing_found(cloud: Cloud) -> None:
@@ -153,3 +162,17 @@ def test_what_a_create_in_another_pool_left(cloud: Cloud) -> None:
     found = {finding["kind"]: finding for finding in cloud.findings()}
     assert found[Kind.ZVOL_ONLY_ON_SAN]["object"] == f"{PARENT}/volume-{volume}"
     assert "control@one#fast/volumes" in found[Kind.ZVOL_ONLY_ON_SAN]["meaning"]
+
+
+@pytest.mark.parametrize("name", [copying_name, copied_name])
+@pytest.mark.parametrize("host", [f"control@far#{PARENT}", f"control@one#{PARENT}"], ids=["theirs", "ours"])
+def test_half_of_a_migration(cloud: Cloud, name: Callable[[VolumeId], ZvolName], host: str) -> None:
+    """While Cinder migrates between SANs neither half is a finding; behind a failure it says what to do."""
+    cloud.add_volume()
+    volume = VolumeId(cloud.add_volume(zvol=False, host=host, migration_status="migrating"))
+    cloud.san.create_zvol(PARENT, name(volume), volume_id=volume, volsize_bytes=GIB, sparse=True)
+    assert cloud.kinds() == []
+    database.volume_update(ADMIN, volume, {"migration_status": "error"})
+    found = {finding["kind"]: finding for finding in cloud.findings()}
+    assert found[Kind.ZVOL_ONLY_ON_SAN]["object"] == f"{PARENT}/{name(volume)}"
+    assert "migrate it once more" in found[Kind.ZVOL_ONLY_ON_SAN]["meaning"]
