@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.memory import MemorySource, random_bytes
-from zolder.cinder.copying import Copying, Place
+from zolder.cinder.copying import Copying
+from zolder.cinder.destination import Place
 from zolder.cinder.volume_types import Kind
 from zolder.errors import Busy, ConnectionLost, Error, NoSpace, NotFound
 from zolder.fake import FakeStorage
@@ -208,6 +209,25 @@ def test_a_kill_at_each_step(ground: Ground, step: int, *, done: bool) -> None:
     assert ground.is_whole(ground.here) or ground.is_whole(ground.there)
     ground.copying().run()
     ground.require_moved()
+
+
+def test_the_copy_is_still_being_written(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that has not noticed yet that its line has ended keeps the copy from going for a moment."""
+    monkeypatch.setattr("zolder.cinder.copying._PAUSE_SECONDS", 0.0)
+    steps = Steps()
+
+    def fail(number: int) -> None:
+        if number == WRITES:
+            message = "lost"
+            raise ConnectionLost(message)
+        if WRITES < number < WRITES + 6 and steps.taken[-1] == ("there", "delete_zvol"):
+            message = "is being written to"
+            raise Busy(message)
+
+    steps.before = fail
+    with pytest.raises(ConnectionLost, match="lost"):
+        ground.copying(steps).run()
+    ground.require_untouched()
 
 
 def test_the_answer_to_the_last_rename_is_lost(ground: Ground) -> None:

@@ -236,7 +236,7 @@ def test_a_driver_that_is_killed(
     place = destination(lab, f"control@far#{OTHER_PARENT}")
     with pytest.raises(KeyboardInterrupt):
         driver.migrate_volume(ADMIN, volume, place)
-    assert f"{PARENT}/{volume.name}" in zvols(lab)
+    assert zvols(lab) == [f"{PARENT}/{volume.name}"]
     assert checksum(lab, PARENT, volume.name) == expected()
     # As if it had been killed, and nothing had been tidied: half a copy, and of another size.
     lab.san.succeed(f"zfs create -s -V 64M {OTHER_PARENT}/copying-{volume.id}")

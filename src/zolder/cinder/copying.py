@@ -16,54 +16,30 @@ one looks at the copy behind the rename of the source: one of them sees the othe
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from zolder.api import Storage
+from zolder.cinder.destination import Place
 from zolder.cinder.imagefile import Progress
 from zolder.cinder.pump import pump
 from zolder.cinder.volume_types import Kind
-from zolder.errors import (
-    AlreadyExists,
-    Busy,
-    Error,
-    NotFound,
-    RequestError,
-    StateError,
-    error_of,
-)
+from zolder.errors import AlreadyExists, Busy, Error, NotFound, RequestError, StateError, error_of
 from zolder.model import Zvol
-from zolder.names import DatasetName, VolumeId, ZvolName, copied_name, copying_name, zvol_dataset
+from zolder.names import VolumeId, ZvolName, copied_name, copying_name
 
 LOG = logging.getLogger(__name__)
 
 # How often the log says how far a copy is, at the most.
 _TOLD_EACH_SECONDS: Final = 10.0
 _PARTS: Final = 1000
+# As long as an agent may take to see that nobody is there any more, and how often it is asked meanwhile.
+_RELEASED_SECONDS: Final = 20.0
+_PAUSE_SECONDS: Final = 1.0
 # The SAN has answered with these: what was asked for was not done, and will not be.
 _ANSWERED: Final = (StateError, RequestError)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A parent on a SAN, and how messages call that SAN."""
-
-    storage: Storage
-    parent: DatasetName
-    san: str
-
-    def find(self, zvol: ZvolName) -> Zvol | None:
-        """Return a zvol of ours; None where it is proven absent."""
-        try:
-            return self.storage.get_zvol(self.parent, zvol)
-        except NotFound:
-            return None
-
-    def name(self, zvol: ZvolName) -> str:
-        """Return a zvol's whole name, for messages."""
-        return f"{zvol_dataset(self.parent, zvol)} on {self.san}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +200,24 @@ class Copying:
             back.pop_all()
 
     def _discard(self) -> None:
-        """Take the copy away; what stands in the way is only logged, for the first error is what counts."""
-        try:
-            self._clear()
-        except Error as err:
-            trouble = err.message
-        else:
-            return
+        """Take the copy away; what stands in the way is only logged, for the first error is what counts.
+
+        An agent whose line has ended in the middle of a write has the copy for a moment longer.
+        """
+        until = time.monotonic() + _RELEASED_SECONDS
+        while True:
+            try:
+                self._clear()
+            except Busy as err:
+                trouble = err.message
+                if time.monotonic() > until:
+                    break
+            except Error as err:
+                trouble = err.message
+                break
+            else:
+                return
+            time.sleep(_PAUSE_SECONDS)
         LOG.warning(
             "Part of a copy may be left at %s, which nobody needs: delete it on the SAN, or leave it to the"
             " next migration of the volume: %s",

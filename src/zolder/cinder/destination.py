@@ -1,7 +1,7 @@
 """Where a volume is to go: what a pool says of its place, and the back end of this cinder.conf behind it.
 
 ``location_info`` of a pool names its parent with the parent's guid, which no other has, so a driver knows its
-own SAN whatever address it has. Pure but for reading configuration.
+own SAN whatever address it has. It reads configuration, and asks a SAN nothing by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from cinder import exception
 from cinder.volume import configuration
 from oslo_config import cfg
 
+from zolder.api import Storage
 from zolder.cinder.settings import Settings, append_options, is_ours, read_settings
-from zolder.errors import InvalidRequest
-from zolder.names import DatasetName
+from zolder.errors import InvalidRequest, NotFound
+from zolder.model import Zvol
+from zolder.names import DatasetName, ZvolName, zvol_dataset
 
 _LOCATION: Final = re.compile(r"zolder:([0-9a-f]{16}):(.+)", re.ASCII)
 
@@ -36,6 +38,26 @@ class Location:
     def __str__(self) -> str:
         """Return it as a pool's ``location_info``."""
         return f"zolder:{self.guid}:{self.parent}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A parent on a SAN, and how messages call that SAN."""
+
+    storage: Storage
+    parent: DatasetName
+    san: str
+
+    def find(self, zvol: ZvolName) -> Zvol | None:
+        """Return a zvol of ours; None where it is proven absent."""
+        try:
+            return self.storage.get_zvol(self.parent, zvol)
+        except NotFound:
+            return None
+
+    def name(self, zvol: ZvolName) -> str:
+        """Return a zvol's whole name, for messages."""
+        return f"{zvol_dataset(self.parent, zvol)} on {self.san}"
 
 
 def find_location(host: Mapping[str, Any]) -> Location | None:

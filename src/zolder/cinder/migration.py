@@ -18,8 +18,8 @@ from cinder.db import api as database
 from oslo_config import cfg
 
 from zolder.cinder.connection import provider_location
-from zolder.cinder.copying import Copying, Place
-from zolder.cinder.destination import Location, NotHere, find_location, read_destination, section_of
+from zolder.cinder.copying import Copying
+from zolder.cinder.destination import Location, NotHere, Place, find_location, read_destination, section_of
 from zolder.cinder.exports import Exports
 from zolder.cinder.objects import Volume
 from zolder.cinder.retyping import TypeVerbs
