@@ -1,7 +1,7 @@
 """One SAN in memory behind many channels: ``shared_fake.py SOCKET [BYTES]`` is the line of one of them.
 
 The agents are threads of the test's own process, so all channels see one SAN, and the test sees it, too. A
-line that is given a number of bytes is cut when so many have gone to the agent, once for each folder.
+line that is given a number of bytes is cut when so many have gone over it, once for each folder.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ def main(path: str, *cut: str) -> None:
                 if not data:
                     return
                 _write(data)
+                sent += len(data)
+                if cut_at is not None and sent > cut_at:
+                    return
 
 
 def _write(data: bytes) -> None:
