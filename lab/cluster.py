@@ -1,8 +1,8 @@
 """A cluster of two cinder-volumes on the lab's SAN: ``python -m lab cluster``. See docs/cluster.md.
 
-Clients work at once through Cinder's API while one of the two services is killed and started again; then what
-Cinder has and what the SAN has are held against each other. Before that, two smaller looks at the same cloud:
-which pool the scheduler places volumes in, and what a second volume of an image costs.
+Clients work at once through Cinder's API while the two services are killed in turn and started again; then
+what Cinder has and what the SAN has are held against each other. Before that, two smaller looks at the same
+cloud: which pool the scheduler places volumes in, and what a second volume of an image costs.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from lab.progress import Progress
 from lab.tempest import interrupt, stay
 from lab.waiting import wait_until
 
-OPERATIONS, CLIENTS, SEED = 500, 6, 1
+OPERATIONS, CLIENTS, KILLS, SEED = 500, 6, 4, 1
 STEPS = ("place", "image", "crowd")
 # Cinder's own clean-up behind a start, and what waits in the broker.
 SETTLE_SECONDS = 150.0
+CROWD_SECONDS = 7200.0
 PARENTS = (DATA, FAST)
 
 
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab cluster", description=__doc__)
     parser.add_argument("--operations", type=int, default=OPERATIONS, help=f"in all ({OPERATIONS})")
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"at once ({CLIENTS})")
+    parser.add_argument("--kills", type=int, default=KILLS, help=f"of the two services in turn ({KILLS})")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of what each client draws ({SEED})")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="only some of them")
     parser.add_argument("--threads", choices=["eventlet", "native"], default="eventlet", help="Cinder's")
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> int:
             if "image" in arguments.steps:
                 tell("Volumes of an image", image(cloud))
             if "crowd" in arguments.steps:
-                faults = run_crowd(cloud, arguments.operations, arguments.clients, arguments.seed)
+                faults = run_crowd(cloud, arguments)
             if arguments.keep:
                 stay(cloud)
     finally:
@@ -79,17 +81,23 @@ def main(argv: list[str]) -> int:
     return 1 if faults else 0
 
 
-def run_crowd(cloud: Cloud, operations: int, clients: int, seed: int) -> list[str]:
-    """Have clients work while a service is killed and started again; return what was not as it should be."""
-    ledger, api = Ledger(operations), cinder.api_client(cloud.identity)
+def run_crowd(cloud: Cloud, wanted: argparse.Namespace) -> list[str]:
+    """Have clients work while services are killed and started again; return what was not as it should be."""
+    ledger, api, clients = Ledger(wanted.operations), cinder.api_client(cloud.identity), wanted.clients
     kinds = make_types(cloud)
     workers = [
-        Worker(number, cinder.api_client(cloud.identity), kinds, ledger, seed) for number in range(clients)
+        Worker(number, cinder.api_client(cloud.identity), kinds, ledger, wanted.seed)
+        for number in range(clients)
     ]
     began = time.monotonic()
     with ThreadPoolExecutor(clients) as threads:
         working = [threads.submit(worker.work) for worker in workers]
-        killed_at = kill_in_the_middle(cloud, ledger)
+        try:
+            killed_at = kill_in_the_middle(cloud, ledger, wanted.kills)
+        except BaseException:
+            # Else the clients would go on, and be waited for.
+            ledger.stop()
+            raise
         for one in working:
             one.result()
     seconds = time.monotonic() - began
@@ -99,7 +107,7 @@ def run_crowd(cloud: Cloud, operations: int, clients: int, seed: int) -> list[st
     unsettled = settle(cloud)
     at_work = [entry for entry in ledger.entries if entry.was_at_work(killed_at)]
     tell(
-        f"At work when {CLUSTER.members[0]} was killed: {len(at_work)}",
+        f"At work when a service was killed: {len(at_work)}",
         [
             f"  {entry.kind} of {entry.subject}: {entry.end}{f' ({entry.why})' if entry.why else ''}"
             for entry in at_work
@@ -128,24 +136,27 @@ def run_crowd(cloud: Cloud, operations: int, clients: int, seed: int) -> list[st
     return faults
 
 
-def kill_in_the_middle(cloud: Cloud, ledger: Ledger) -> float:
-    """Kill one service once half of the operations are done, start it again, and return when that was.
+def kill_in_the_middle(cloud: Cloud, ledger: Ledger, kills: int) -> list[float]:
+    """Kill the services in turn, evenly over the operations, start each again, and return when that was.
 
     In the main thread, which everything that runs is tied to (lab.cloud.service).
     """
-    wait_until(
-        lambda: len(ledger.entries) >= ledger.wanted // 2,
-        7200,
-        "half of the operations",
-        interval_seconds=0.1,
-    )
-    name = CLUSTER.members[0]
-    killed_at = time.monotonic()
-    cloud.cinder.kill_member(name)
-    print(f"killed {name} behind {len(ledger.entries)} operations", flush=True)
-    cloud.cinder.start_member(name, cloud.settings, cloud.identity)
-    print(f"{name} works again, {time.monotonic() - killed_at:.0f} s later", flush=True)
-    return killed_at
+    moments = []
+    for number in range(kills):
+        enough = ledger.wanted * (number + 1) // (kills + 1)
+        wait_until(
+            lambda enough=enough: len(ledger.entries) >= enough,  # type: ignore[misc]
+            CROWD_SECONDS,
+            f"{enough} operations",
+            interval_seconds=0.1,
+        )
+        name = CLUSTER.members[number % len(CLUSTER.members)]
+        moments.append(time.monotonic())
+        cloud.cinder.kill_member(name)
+        print(f"killed {name} behind {len(ledger.entries)} operations", flush=True)
+        cloud.cinder.start_member(name, cloud.settings, cloud.identity)
+        print(f"{name} works again, {time.monotonic() - moments[-1]:.0f} s later", flush=True)
+    return moments
 
 
 def make_types(cloud: Cloud) -> tuple[str, str]:

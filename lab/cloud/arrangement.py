@@ -39,8 +39,9 @@ DATA, FAST = "data/volumes", "fast/volumes"
 # Cinder's key manager without Barbican, of which all volumes have one key. Nobody's but the lab's.
 FIXED_KEY = "5a" * 32
 
-# One back end with two parents and two services. Both pools take part by what the scheduler knows of them:
-# the one with less allocated is the better one, and none takes a volume of four times its own size.
+# One back end with two parents and two services. Both pools take part by what the SAN says of each: the one
+# with fewer volumes is the better one, and a large volume wants a large pool. Cinder's evaluator has no
+# fractions (0.9 is 0), and its allocated_capacity_gb is what the service that reported last has made itself.
 CLUSTER = Arrangement(
     (
         Backend(
@@ -50,8 +51,8 @@ CLUSTER = Arrangement(
                 "use_chap_auth = true",
                 "image_volume_cache_enabled = true",
                 "max_over_subscription_ratio = 200",
-                'filter_function = "volume.size <= 4 * stats.total_capacity_gb"',
-                'goodness_function = "100 / (1 + stats.allocated_capacity_gb)"',
+                'filter_function = "volume.size < 4 or stats.total_capacity_gb > 4"',
+                'goodness_function = "100 / (1 + capabilities.total_volumes)"',
             ),
             parent=f"{DATA}, {FAST}",
         ),

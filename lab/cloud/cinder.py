@@ -25,6 +25,8 @@ from lab.waiting import wait_until
 
 SOURCES = Path(__file__).parents[2] / "src"
 THREADS = 8
+# A SAN that is emulated beside everything else may take minutes to let the first line in.
+BACKENDS_SECONDS = 300.0
 MICROVERSION = "3.71"
 # Cinder's services with native threads, not green ones.
 NATIVE = {"OS_CINDER_DISABLE_EVENTLET_PATCHING": "1"}
@@ -151,7 +153,12 @@ class CinderServices:
         for name in self.arrangement.members:
             self.start_member(name, settings, identity)
         if self.arrangement.members:
-            wait_until(lambda: backends_up(api) >= wanted, 60, "the scheduler to know the back ends")
+            wait_until(
+                lambda: backends_up(api) >= wanted,
+                BACKENDS_SECONDS,
+                "the scheduler to know the back ends",
+                interval_seconds=0.5,
+            )
 
     def start_member(self, name: str, settings: Path, identity: keystone.Identity) -> None:
         """Start one of a cluster's services, and wait until it works.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -30,9 +30,9 @@ class Entry:
     end: End
     why: str = ""
 
-    def was_at_work(self, moment: float) -> bool:
-        """Say whether it had begun by a moment, and not ended."""
-        return self.began <= moment <= self.ended
+    def was_at_work(self, moments: Iterable[float]) -> bool:
+        """Say whether it had begun by one of some moments, and not ended."""
+        return any(self.began <= moment <= self.ended for moment in moments)
 
     def line(self) -> str:
         """Return it for a person."""
@@ -55,6 +55,11 @@ class Ledger:
                 return False
             self._begun += 1
             return True
+
+    def stop(self) -> None:
+        """Have nobody begin another one."""
+        with self._lock:
+            self._begun = self.wanted
 
     def add(self, entry: Entry) -> None:
         """Write one down that has ended."""
@@ -90,6 +95,6 @@ def count_lines(entries: Iterable[Entry]) -> list[str]:
     return lines
 
 
-def unexpected(entries: Iterable[Entry], killed_at: float) -> list[Entry]:
-    """Return what did not come to its end and was not at work when a service was killed."""
+def unexpected(entries: Iterable[Entry], killed_at: Collection[float]) -> list[Entry]:
+    """Return what did not come to its end and was not at work at a moment when a service was killed."""
     return [entry for entry in entries if entry.end is not End.DONE and not entry.was_at_work(killed_at)]

@@ -1,7 +1,7 @@
 """Whether a real scheduler places volumes in a back end's two pools by what each of them says of itself.
 
-The back end is `lab.cloud.arrangement.CLUSTER`'s: the pool with less allocated is the better one, and none
-takes a volume of four times its own size. That of DATA is many times as large as that of FAST.
+The back end is `lab.cloud.arrangement.CLUSTER`'s: the pool with fewer volumes is the better one, and a volume
+of 4 GiB or more wants a pool larger than that. That of FAST is smaller than 1 GiB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.machine import Machine
 from lab.waiting import wait_until
 
 MADE_SECONDS = 120.0
-SMALL = 8
+SMALL = 4
 LARGE_GIB = 5
 LARGE = 3
 
@@ -30,9 +30,12 @@ def place(cinder: client.Client, san: Machine) -> list[str]:
     :raises LabError: one of them was not where it should be.
     """
     lines = [_figures(cinder)]
-    small = Counter(_pool(_make(cinder, 1)) for _ in range(SMALL))
-    if set(small) != {DATA, FAST}:
-        raise LabError(f"{SMALL} volumes without a type came into {dict(small)}, and not into both pools")
+    small: Counter[str] = Counter()
+    for made in range(SMALL):
+        _wait_known(cinder, made)
+        small[_pool(_make(cinder, 1))] += 1
+    if small != {DATA: SMALL // 2, FAST: SMALL // 2}:
+        raise LabError(f"{SMALL} volumes without a type came into {dict(small)}, and not half into each pool")
     lines.append(f"{SMALL} volumes of 1 GiB by goodness_function: {_counts(small)}")
     large = Counter(_pool(_make(cinder, LARGE_GIB)) for _ in range(LARGE))
     if set(large) != {DATA}:
@@ -87,6 +90,16 @@ def _make(cinder: client.Client, size: int, **how: str) -> Any:  # noqa: ANN401 
 
 def _pool(volume: object) -> str:
     return str(getattr(volume, "os-vol-host-attr:host")).partition("#")[2]
+
+
+def _wait_known(cinder: client.Client, count: int) -> None:
+    """Wait until the scheduler has heard of so many volumes in all."""
+
+    def is_known() -> bool:
+        pools = [pool.to_dict()["capabilities"] for pool in cinder.pools.list(detailed=True)]
+        return sum(int(pool["total_volumes"]) for pool in pools) == count
+
+    wait_until(is_known, MADE_SECONDS, f"the scheduler to know of {count} volumes", interval_seconds=0.5)
 
 
 def _counts(pools: Counter[str]) -> str:

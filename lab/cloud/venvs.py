@@ -19,10 +19,14 @@ from lab.together import run_together
 DATABASE_DRIVER = "psycopg2-binary==2.9.13"
 WEB_SERVER = "uwsgi==2.0.31"
 
+# Since 3.3.3 Cinder's scheduler understands no filter_function and no goodness_function, not even those of
+# Cinder's own documentation, and places nothing (pyparsing's issue 672).
+PARSER = "pyparsing<3.3.3"
+
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "keystone": ("keystone==30.0.0", DATABASE_DRIVER, WEB_SERVER),
     "glance": ("glance==33.0.0", DATABASE_DRIVER, WEB_SERVER),
-    "cinder": ("cinder==29.0.0", "os-brick==7.1.1", DATABASE_DRIVER, WEB_SERVER),
+    "cinder": ("cinder==29.0.0", "os-brick==7.1.1", DATABASE_DRIVER, WEB_SERVER, PARSER),
     "tempest": ("tempest==47.0.0",),
 }
 # uwsgi is compiled where it is installed.

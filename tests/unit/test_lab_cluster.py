@@ -105,7 +105,7 @@ def test_only_what_the_killed_service_may_have_had_may_fail() -> None:
     """What failed before a service was killed, or began behind that, has no excuse."""
     before, over, behind = entry(1, 2, End.FAILED), entry(4, 6, End.STUCK), entry(6, 7, End.STUCK)
     done = entry(1, 9, End.DONE)
-    assert unexpected([before, over, behind, done], 5) == [before, behind]
+    assert unexpected([before, over, behind, done], [0, 5]) == [before, behind]
 
 
 def test_no_more_than_were_wanted() -> None:
