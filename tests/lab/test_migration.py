@@ -140,7 +140,7 @@ class Meddling(Source):
 def volume(driver: ZolderDriver) -> Iterator[objects.Volume]:
     """A volume with something in it; wherever it is in the end, it goes."""
     made = new_volume()
-    driver.create_volume(made)
+    made.update(driver.create_volume(made))
     driver._san.storage.write_zvol(PARENT, ZvolName(made.name), MemorySource(PIECES))
     yield made
     for parent in (PARENT, MORE, FAST):
