@@ -217,7 +217,14 @@ class Storage(Contents):
 
     @abstractmethod
     def move_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        to: DatasetName,
+        name: ZvolName,
+        volume_id: VolumeId,
+        former: VolumeId | None = None,
     ) -> Change[Zvol]:
         """Give a zvol that nobody uses another parent of this SAN, another name and its mark anew.
 
@@ -226,9 +233,10 @@ class Storage(Contents):
         client hears. What was cut is taken up by a repeat of the same operation; another one begins anew.
 
         :param volume_id: the mark that it bears afterwards.
+        :param former: the mark that it must bear before; null is any of ours.
         :raises Busy: it or a snapshot of it is exported, a process holds it, or it is to go to another zpool
             and has snapshots that were not deleted; named.
-        :raises AlreadyExists: the new name is taken.
+        :raises AlreadyExists: the new name is taken, or it bears another mark than ``former``.
         :raises NotFound: it is proven absent.
         :raises NoSpace: there is no room for it; it stays as it was.
         """

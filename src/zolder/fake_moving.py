@@ -16,7 +16,14 @@ class FakeMoving(FakeAdoption):
 
     @verb
     def move_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        to: DatasetName,
+        name: ZvolName,
+        volume_id: VolumeId,
+        former: VolumeId | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``."""
         old, new = zvol_dataset(parent, zvol), zvol_dataset(to, name)
@@ -29,6 +36,9 @@ class FakeMoving(FakeAdoption):
             return Change(changed=False, value=arrived)
         if old != new and new in {*self._zvols, *self._foreign, *self._views}:
             message = f"{new} exists: {old} cannot have its place"
+            raise AlreadyExists(message)
+        if former is not None and source.volume_id not in {former, volume_id}:
+            message = f"{old} is marked as volume {source.volume_id}, not {former}"
             raise AlreadyExists(message)
         moved = replace(source, parent=to, name=name, volume_id=volume_id)
         if moved == source:

@@ -272,6 +272,17 @@ def copied_name(volume_id: VolumeId) -> ZvolName:
     return ZvolName(f"{_COPIED}{volume_id}")
 
 
+def migrating_id(zvol: str) -> VolumeId | None:
+    """Return the id of the volume whose half, as it moves to another SAN, has such a name; None of others."""
+    for begin in (_COPYING, _COPIED):
+        if zvol.startswith(begin):
+            try:
+                return VolumeId(zvol.removeprefix(begin))
+            except InvalidRequest:
+                return None
+    return None
+
+
 def sent_leaf(operation: OperationId) -> str:
     """Return the part behind the ``@`` of the agent's own snapshot that an operation sends."""
     return f"{_SENT}{operation}"

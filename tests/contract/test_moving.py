@@ -104,6 +104,20 @@ def test_another_name_and_mark(storage: Storage, place: DatasetName) -> None:
     assert contents(storage, moved) == WHOLE
 
 
+def test_only_with_the_mark_that_is_said(storage: Storage, to: DatasetName) -> None:
+    """Where a mark is given that it must bear, it moves with that one, and as a repeat, but with no other."""
+    made, volume_id = create(storage), new_id()
+
+    def asked(former: VolumeId) -> Change[Zvol]:
+        return storage.move_zvol(PARENT, made.name, to=to, name=made.name, volume_id=volume_id, former=former)
+
+    with pytest.raises(AlreadyExists, match=f"is marked as volume {made.volume_id}"):
+        asked(new_id())
+    assert is_there(storage, made)
+    assert asked(made.volume_id).value.volume_id == volume_id
+    assert not asked(made.volume_id).changed
+
+
 def test_its_properties_go_along(storage: Storage, to: DatasetName) -> None:
     """What it has of its own it has there, and its volblocksize stays."""
     properties = ZvolProperties(compression=Compression("zstd-3"))

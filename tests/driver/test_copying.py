@@ -44,6 +44,7 @@ PIECES = {0: random_bytes(8192, 1), 40 * MIB: random_bytes(3 * MIB, 2), SIZE - 4
 STEPS = (
     ("here", "get_zvol"),
     ("here", "list_found_snapshots"),
+    ("here", "delete_zvol"),
     ("here", "get_zvol"),
     ("there", "delete_zvol"),
     ("there", "get_zvol"),
@@ -51,6 +52,8 @@ STEPS = (
     ("there", "write_zvol"),
     ("there", "move_zvol"),
     ("here", "move_zvol"),
+    ("here", "list_found_snapshots"),
+    ("here", "get_zvol"),
     ("there", "get_zvol"),
     ("here", "delete_zvol"),
 )
@@ -271,6 +274,68 @@ def test_somebody_had_it_for_a_while(ground: Ground) -> None:
     with pytest.raises(Busy, match="while it was copied"):
         ground.copying(used=used).run()
     ground.require_untouched()
+
+
+def test_somebody_had_it_at_the_last_moment(ground: Ground) -> None:
+    """What is seen only when nobody can reach the source any more brings it back."""
+    asked = iter((False, True))
+
+    def used() -> None:
+        if next(asked):
+            message = "was attached while it was copied"
+            raise Busy(message)
+
+    with pytest.raises(Busy, match="while it was copied"):
+        ground.copying(used=used).run()
+    ground.require_untouched()
+
+
+def test_it_grew_meanwhile(ground: Ground) -> None:
+    """A source that was extended while it was copied stays, with its size."""
+
+    def grow(number: int) -> None:
+        if number == RENAMES_SOURCE:
+            ground.here.grow_zvol(PARENT, ZVOL, volsize_bytes=2 * SIZE)
+
+    with pytest.raises(Busy, match=f"has grown to {2 * SIZE} bytes meanwhile"):
+        ground.copying(Steps(before=grow)).run()
+    ground.require_untouched()
+    assert ground.here.get_zvol(PARENT, ZVOL).volsize_bytes == 2 * SIZE
+
+
+def test_it_got_a_snapshot_meanwhile(ground: Ground) -> None:
+    """A source of which a snapshot was taken while it was copied stays, with the snapshot."""
+
+    def snap(number: int) -> None:
+        if number == RENAMES_SOURCE:
+            ground.here.create_snapshot(PARENT, ZVOL, SNAPSHOT)
+
+    with pytest.raises(Busy, match=str(SNAPSHOT)):
+        ground.copying(Steps(before=snap)).run()
+    ground.require_untouched()
+    assert [found.name for found in ground.here.list_found_snapshots(PARENT, ZVOL)] == [SNAPSHOT]
+
+
+def test_what_stayed_behind_before_it_came_back(ground: Ground) -> None:
+    """A source of an earlier move that was not deleted is stale now, and does not block the next."""
+    make(ground.here, copied_name(VOLUME))
+    ground.copying().run()
+    ground.require_moved()
+
+
+def test_anothers_copy_is_not_taken_for_ones_own(ground: Ground) -> None:
+    """Where another attempt has put its own, empty copy in the place of the one that is whole, none moves."""
+
+    def replace(number: int) -> None:
+        if number == RENAMES_SOURCE - 1:
+            ground.there.delete_zvol(PARENT, copying_name(VOLUME))
+            make(ground.there, copying_name(VOLUME), OTHER)
+
+    with pytest.raises(Error, match=f"is marked as volume {OTHER}"):
+        ground.copying(Steps(before=replace)).run()
+    assert ground.is_whole(ground.here)
+    ground.copying().run()
+    ground.require_moved()
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["a client's", "somebody's"])

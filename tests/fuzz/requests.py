@@ -99,7 +99,7 @@ class Border:
         assert self._policy.role == "volumes" or method in _LOOKING, "beyond the role"
         declared = _HINTS[method].keys() - {"return", "resumed"}
         assert arguments.keys() <= declared, "not the parameters that are declared"
-        assert declared - arguments.keys() <= {"properties", "volblocksize"}, "too few"
+        assert declared - arguments.keys() <= {"properties", "volblocksize", "former"}, "too few"
         for value in arguments.values():
             _check_value(value)
         assert arguments["parent"] == arguments.get("to", PARENT) == PARENT

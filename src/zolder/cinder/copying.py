@@ -2,9 +2,11 @@
 
 Each step can be cut or repeated, and no state between two of them can be mistaken for another:
 
-- the copy is ``copying-ID`` until it is whole, and bears the volume's name from then on;
+- the copy is ``copying-ID``, with a mark of this attempt alone, until it is whole; from then on it bears the
+  volume's name and mark;
 - the volume moves with one rename, of its source to ``copied-ID``, which the SAN refuses while anybody may
-  reach it and behind which nobody can; until then the source is untouched, and the copy can be taken away;
+  reach it and behind which nobody can; what had been done to it before then is looked for behind that, and
+  brings it back; until then the source is untouched, and the copy can be taken away;
 - the source is deleted last.
 
 So where the source has its name, whatever there is at the destination is left over, for Cinder's record and
@@ -17,9 +19,10 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from zolder.cinder.destination import Place
@@ -56,6 +59,8 @@ class Copying:
     here: Place
     there: Place
     require_unused: Callable[[], None]
+    # By which this attempt knows its own copy.
+    attempt: VolumeId = field(default_factory=lambda: VolumeId(str(uuid.uuid4())))
 
     def run(self) -> None:
         """Bring the volume to its destination; if it is there and not here, there is only tidying left.
@@ -67,7 +72,9 @@ class Copying:
         if not self._has_source() and self._has_moved():
             self._tidy(self.there, self._under_way)
         else:
-            self._require_no_snapshots()
+            self._require_no_snapshots(self.zvol)
+            # Of a move from here before it came back, and stale since then.
+            self.here.storage.delete_zvol(self.here.parent, self._behind)
             self._clear()
             try:
                 self._copy()
@@ -118,9 +125,9 @@ class Copying:
             raise AlreadyExists(message)
         return copy
 
-    def _require_no_snapshots(self) -> None:
+    def _require_no_snapshots(self, zvol: ZvolName) -> None:
         # As between two zpools of one SAN: with any, whoever took them, the source could not be deleted.
-        found = self.here.storage.list_found_snapshots(self.here.parent, self.zvol)
+        found = self.here.storage.list_found_snapshots(self.here.parent, zvol)
         if found:
             names = [snapshot.name for snapshot in found]
             message = f"{self.here.name(self.zvol)} has snapshots that must go first: {', '.join(names)}"
@@ -153,7 +160,7 @@ class Copying:
             self.there.storage.create_zvol(
                 self.there.parent,
                 self._under_way,
-                volume_id=self.volume_id,
+                volume_id=self.attempt,
                 volsize_bytes=self.size_bytes,
                 sparse=self.kind.sparse,
                 properties=self.kind.properties,
@@ -171,7 +178,7 @@ class Copying:
                 progress,
             )
             self.require_unused()
-            self._rename(self.there, self._under_way, self.zvol)
+            self._rename(self.there, self._under_way, self.zvol, former=self.attempt)
             try:
                 self._leave()
             except _ANSWERED:
@@ -188,11 +195,18 @@ class Copying:
     def _leave(self) -> None:
         """Take the source's name from it: with this the volume has moved.
 
-        :raises Busy: somebody may reach it, or a process holds it.
+        :raises Busy: somebody may reach it, a process holds it, or it was used or changed since it was read.
         """
         self._rename(self.here, self.zvol, self._behind)
         with ExitStack() as back:
             back.callback(self._rename, self.here, self._behind, self.zvol)
+            # From here on nobody reaches it, so what is seen now is all that was done to it.
+            self.require_unused()
+            self._require_no_snapshots(self._behind)
+            source = self.here.storage.get_zvol(self.here.parent, self._behind)
+            if source.volsize_bytes != self.size_bytes:
+                message = f"{self.here.name(self.zvol)} has grown to {source.volsize_bytes} bytes meanwhile"
+                raise Busy(message, holders=["whoever made it larger"])
             copy = self.there.find(self.zvol)
             if copy is None or copy.volume_id != self.volume_id:
                 message = f"{self.there.name(self.zvol)} was taken away by another migration of this volume"
@@ -243,5 +257,9 @@ class Copying:
             trouble,
         )
 
-    def _rename(self, place: Place, zvol: ZvolName, name: ZvolName) -> None:
-        place.storage.move_zvol(place.parent, zvol, to=place.parent, name=name, volume_id=self.volume_id)
+    def _rename(
+        self, place: Place, zvol: ZvolName, name: ZvolName, *, former: VolumeId | None = None
+    ) -> None:
+        place.storage.move_zvol(
+            place.parent, zvol, to=place.parent, name=name, volume_id=self.volume_id, former=former
+        )

@@ -165,25 +165,27 @@ def _is_at(san: San, location: Location) -> bool:
 
 
 def _require_unused(volume: Volume) -> Callable[[], None]:
-    """Return what raises where a volume has been attached since, if only for a while.
+    """Return what raises where a volume has been attached or changed since, if only for a while.
 
-    Cinder's API (29) lets a volume that migrates be attached, unless it was locked (_attachment_reserve):
-    what was written then would be in no copy. Rows of attachments that have ended stay until they are purged.
+    Cinder's API (29) lets a volume that migrates be attached, extended and restored to, unless it was locked
+    (_attachment_reserve asks only the status): what was written then would be in no copy. Rows of attachments
+    that have ended stay until they are purged; a restore has none, but changes the volume's row.
     """
-    before = _attachments_ever(volume)
+    before = _uses_ever(volume)
 
     def require_unused() -> None:
-        if _attachments_ever(volume) - before:
+        if _uses_ever(volume) != before:
             message = (
-                f"volume {volume.id} was attached while it was copied: what was written then is not in the"
-                " copy. Migrate it with --lock-volume"
+                f"volume {volume.id} was attached or changed while it was copied: what was written then is"
+                " not in the copy. Migrate it with --lock-volume"
             )
-            raise Busy(message, holders=["an attachment"])
+            raise Busy(message, holders=["an attachment, or whoever changed it"])
 
     return require_unused
 
 
-def _attachments_ever(volume: Volume) -> frozenset[str]:
+def _uses_ever(volume: Volume) -> tuple[frozenset[str], object, object]:
     everything = cinder_context.get_admin_context(read_deleted="yes")
     rows = database.volume_attachment_get_all(everything, filters={"volume_id": volume.id})
-    return frozenset(row.id for row in rows)
+    row = database.volume_get(everything, volume.id)
+    return frozenset(attachment.id for attachment in rows), row.updated_at, row.status

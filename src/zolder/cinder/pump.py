@@ -14,10 +14,15 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from zolder.cinder.imagefile import Progress
+from zolder.errors import ConnectionLost
 from zolder.frames import Frame, Kind, Sink, Source
 
 # So many frames, of 1 MiB at most, are read ahead.
 _AHEAD: Final = 16
+# An agent gives its client up that sends nothing, or reads nothing, for 120 s; so the writer says something
+# while nothing is read, and the reader takes its line up anew where nothing is written.
+_SILENCE_SECONDS: Final = 30.0
+_STUCK_SECONDS: Final = 90.0
 
 
 def pump(read: Callable[[Sink], object], write: Callable[[Source], object], progress: Progress) -> None:
@@ -62,6 +67,7 @@ class _Pipe(Source, Sink):
         self._frames: deque[Frame] = deque()
         self._handed = 0
         self._position = 0
+        self._safe_bytes = 0
         self._carried_bytes = 0
 
     def end(self, cause: BaseException) -> None:
@@ -81,8 +87,13 @@ class _Pipe(Source, Sink):
         # A view of somebody's buffer would change with the next frame.
         kept = Frame(frame.kind, frame.offset_bytes, bytes(frame.data))
         with self._changed:
-            self._changed.wait_for(lambda: self.cause or len(self._frames) - self._handed < _AHEAD)
+            taken = self._changed.wait_for(
+                lambda: self.cause or len(self._frames) - self._handed < _AHEAD, _STUCK_SECONDS
+            )
             self._require_open()
+            if not taken:
+                message = f"nothing that was read was written for {_STUCK_SECONDS:.0f} s."
+                raise ConnectionLost(message)
             self._frames.append(kept)
             self._position = kept.head.end_bytes
             self._changed.notify_all()
@@ -91,14 +102,22 @@ class _Pipe(Source, Sink):
         """See ``Source``; wait while nothing has come."""
         with self._changed:
             self._handed = 0
+            reached = self._safe_bytes
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self.cause or self._handed < len(self._frames))
+                come = self._changed.wait_for(
+                    lambda: self.cause or self._handed < len(self._frames), _SILENCE_SECONDS
+                )
                 self._require_open()
-                frame = self._frames[self._handed]
-                self._handed += 1
-                self._carried_bytes += len(frame.data)
-                self._changed.notify_all()
+                if come:
+                    frame = self._frames[self._handed]
+                    self._handed += 1
+                    self._carried_bytes += len(frame.data)
+                    self._changed.notify_all()
+                else:
+                    # Says nothing of what lies behind it.
+                    frame = Frame(Kind.HOLE, reached)
+                reached = frame.head.end_bytes
             yield frame
             if frame.kind is Kind.DONE:
                 return
@@ -106,6 +125,7 @@ class _Pipe(Source, Sink):
     def acknowledge(self, offset_bytes: int) -> None:
         """See ``Source``; what is acknowledged ends with a frame, and the last one stays."""
         with self._changed:
+            self._safe_bytes = offset_bytes
             while self._handed and self._is_safe(self._frames[0], offset_bytes):
                 self._frames.popleft()
                 self._handed -= 1

@@ -15,7 +15,7 @@ from zolder.cli.accesses import find_accesses
 from zolder.cli.finding import Finding, Kind
 from zolder.cli.sides import CinderSide, SanSide, VolumeRow
 from zolder.model import Zvol
-from zolder.names import DatasetName, copied_name, copying_name, snapshot_dataset, zvol_dataset
+from zolder.names import DatasetName, migrating_id, snapshot_dataset, zvol_dataset
 
 _MANAGING_FAILED: Final = "error_managing"
 
@@ -39,8 +39,10 @@ def _zvols(parent: DatasetName, cinder: CinderSide, san: SanSide) -> Iterator[Fi
         other = cinder.others.get(name)
         if name in cinder.volumes or (other is not None and other.pool in {"", parent}):
             continue
-        half = moving.get(zvol.volume_id)
-        is_half = name in {copying_name(zvol.volume_id), copied_name(zvol.volume_id)}
+        # The mark of a copy that is not whole is of no volume, and its name has the volume's id.
+        halved = migrating_id(name)
+        half = moving.get(halved or zvol.volume_id)
+        is_half = halved is not None
         if half is not None and (is_half or other is half) and not half.at_rest:
             continue
         dataset = zvol_dataset(parent, name)

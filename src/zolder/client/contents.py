@@ -85,21 +85,37 @@ class Carrier:
         return self._insist(attempt, sink.begin, f"read_zvol of {zvol}, operation {operation}")
 
     def move_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        to: DatasetName,
+        name: ZvolName,
+        volume_id: VolumeId,
+        former: VolumeId | None = None,
     ) -> Change[Zvol]:
-        """See ``zolder.api.Storage``: no contents go over the line, but it may take as long as theirs do."""
-        operation = new_operation()
-        more: dict[str, shapes.Json] = {"to": str(to), "name": str(name), "volume_id": str(volume_id)}
+        """See ``zolder.api.Storage``: no contents go over the line, but it may take as long as theirs do.
+
+        Each word of the agent's says that it has come further.
+        """
+        operation, words = new_operation(), 0
+        asked = {"to": to, "name": name, "volume_id": volume_id, "former": former}
+        more = {key: shapes.encode(value) for key, value in asked.items()}
+
+        def heard() -> Deadline:
+            nonlocal words
+            words += 1
+            return _patience()
 
         def attempt() -> Change[Zvol]:
             with self._asked(operation, "move_zvol", parent, zvol, **more) as channel:
-                reply = channel.hear(self._first_patience(), _patience)
+                reply = channel.hear(self._first_patience(), heard)
             if isinstance(reply, Progress):
                 message = "the agent asked for contents where it was to move a zvol"
                 raise RemoteProtocolError(message)
             return _checked(Storage.move_zvol, value_of(reply))
 
-        return self._insist(attempt, lambda: 0, f"move_zvol of {zvol}, operation {operation}")
+        return self._insist(attempt, lambda: words, f"move_zvol of {zvol}, operation {operation}")
 
     def _first_patience(self) -> Deadline:
         # The agent may wait for the zvol as long as that, and says so once.

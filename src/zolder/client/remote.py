@@ -155,9 +155,26 @@ class RemoteStorage(Storage):
         )
 
     def move_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        to: DatasetName,
+        name: ZvolName,
+        volume_id: VolumeId,
+        former: VolumeId | None = None,
     ) -> Change[Zvol]:
-        return self._carrier.move_zvol(parent, zvol, to=to, name=name, volume_id=volume_id)
+        if to.zpool != parent.zpool:
+            return self._carrier.move_zvol(parent, zvol, to=to, name=name, volume_id=volume_id, former=former)
+        return self._ask(
+            Storage.move_zvol,
+            parent=parent,
+            zvol=zvol,
+            to=to,
+            name=name,
+            volume_id=volume_id,
+            former=former,
+        )
 
     def list_put_aside(self, parent: DatasetName) -> tuple[PutAside, ...]:
         return self._ask(Storage.list_put_aside, parent=parent)

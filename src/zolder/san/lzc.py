@@ -95,6 +95,11 @@ class ZfsLibrary:
         """Let a clone take its origin, and what is older, over from the zvol that it was cloned from."""
         self._check(self._lib.lzc_promote(clone.encode(), None, 0), clone)
 
+    def sync(self, zpool: str) -> None:
+        """Wait until all that was written to a zpool before is in its transaction groups."""
+        with self._nvpair.packed({"force": False}) as options:
+            self._check(self._lib.lzc_sync(zpool.encode(), options, None), zpool)
+
     def _check_each(self, failure: int, errors: ctypes.c_void_p, name: str) -> None:
         if failure:
             for which, code in self._nvpair.unpack(errors).items():

@@ -26,7 +26,7 @@ from zolder.san.libzfs import MOVE_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.records import find_record
 from zolder.san.reverting import settle
-from zolder.san.sending import Copy
+from zolder.san.sending import Copy, Note, State, arriving_in, destroy_copy
 from zolder.san.settling import settling
 from zolder.san.views import views_in
 from zolder.san.zpool import Zpool, is_full, local, zvol_in
@@ -45,7 +45,14 @@ class ZfsMoving(ZfsEnding):
 
     @settling()
     def move_zvol(
-        self, parent: DatasetName, zvol: ZvolName, *, to: DatasetName, name: ZvolName, volume_id: VolumeId
+        self,
+        parent: DatasetName,
+        zvol: ZvolName,
+        *,
+        to: DatasetName,
+        name: ZvolName,
+        volume_id: VolumeId,
+        former: VolumeId | None = None,
     ) -> Change[Zvol]:
         """See ``Storage``."""
         old, new = zvol_dataset(parent, zvol), zvol_dataset(to, name)
@@ -61,6 +68,9 @@ class ZfsMoving(ZfsEnding):
             source = zvol_in(seen, parent, zvol)
             if source is None:
                 return Change(changed=False, value=_arrived(there, seen, name, volume_id, missing=old))
+            if former is not None and source.volume_id not in {former, volume_id}:
+                message = f"{old} is marked as volume {source.volume_id}, not {former}"
+                raise AlreadyExists(message)
             wanted = replace(source, parent=to, name=name, volume_id=volume_id)
             if wanted == source:
                 return Change(changed=False, value=source)
@@ -125,7 +135,11 @@ class ZfsMoving(ZfsEnding):
             if not copy.is_in_place(seen):
                 copy.send(held, self._telling(copy))
                 self._operation.allow(_END_SECONDS)
+                # Who has gone meanwhile will ask again, and nobody else knows of the copy.
+                self._operation.check()
                 copy.complete()
+            self._operation.check()
+            copy.let_go()
             try:
                 _, origin = self._end(copy.here, source.name)
             except Error:
@@ -136,6 +150,28 @@ class ZfsMoving(ZfsEnding):
                 raise
             copy.settle()
         return origin
+
+    def sweep_arriving(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
+        """Destroy the copies that a cut has left of volumes which have gone since."""
+        for dataset, note in arriving_in(children):
+            try:
+                with self._locks.hold(self._operation, dataset, note.source):
+                    self._drop_arriving(parent, dataset)
+            except Busy:
+                continue  # it is under way, or somebody looks at it
+            except Error as err:
+                LOG.warning("%s, which a move of %s has left, stays: %s", dataset, note.source, err.message)
+
+    def _drop_arriving(self, parent: DatasetName, dataset: str) -> None:
+        there = self._zpool(parent)
+        found = there.glance(dataset).get(dataset)
+        note = Note.read(found, dataset) if found else None
+        above, _, leaf = note.source.rpartition("/") if note else ("", "", "")
+        sources = [known for known in self._policy.parents if known == above]
+        if note is None or note.state is not State.ARRIVING or not sources:
+            return
+        if not self._zpool(sources[0]).look(f"{sources[0]}/{leaf}"):
+            destroy_copy(there, ZvolName(dataset.rpartition("/")[2]), self._operation)
 
     def _telling(self, copy: Copy) -> Callable[[int, int], None]:
         """Return what tells the client now and then how far a copy is, and ends it where nobody listens."""

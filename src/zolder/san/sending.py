@@ -20,7 +20,7 @@ from zolder.model import Zvol
 from zolder.names import OperationId, ZvolName, arriving_name, is_own_snapshot, sent_leaf, zvol_dataset
 from zolder.properties import given
 from zolder.san import libzfs
-from zolder.san.libzfs import ARRIVING, EXPORT_RECORD, MOVE_MARK, VOLUME_MARK, Properties
+from zolder.san.libzfs import ARRIVING, EXPORT_RECORD, MOVE_MARK, SNAPSHOT_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.operation import Operation
 from zolder.san.snapshots import remove_snapshot, take_snapshot
@@ -44,6 +44,7 @@ class Note:
 
     state: State
     operation: OperationId
+    guid: int
     source: str
 
     @classmethod
@@ -51,14 +52,14 @@ class Note:
         """Return what stands on a dataset itself; None where that is nothing, or nothing of ours."""
         words = (local(found, MOVE_MARK, dataset) or "").split(" ")
         try:
-            state, operation, source = words
-            return cls(State(state), OperationId(operation), source)
+            state, operation, guid, source = words
+            return cls(State(state), OperationId(operation), int(guid, 16), source)
         except (InvalidRequest, ValueError):
             return None
 
     def __str__(self) -> str:
         """Return it as it stands there."""
-        return f"{self.state.value} {self.operation} {self.source}"
+        return f"{self.state.value} {self.operation} {self.guid:016x} {self.source}"
 
 
 class Copy:
@@ -78,6 +79,7 @@ class Copy:
         self._name = arriving_name(wanted.name)
         self._arriving = zvol_dataset(wanted.parent, self._name)
         self._snapshot = f"{self.old}@{sent_leaf(operation.id)}"
+        self._guid = number(here.glance(self.old).get(self.old, {}), "guid")
 
     def is_in_place(self, seen: Mapping[str, Properties]) -> bool:
         """Say whether this operation had the copy whole before; what another has left there goes.
@@ -89,10 +91,10 @@ class Copy:
         if self.new not in seen:
             return False
         note = Note.read(seen[self.new], self.new)
-        if note is None or note.source != self.old:
+        if note is None or note.guid != self._guid:
             message = f"{self.new} exists: {self.old} cannot have its place"
             raise AlreadyExists(message)
-        if note.operation == self._operation.id:
+        if note.operation == self._operation.id and self._is_current():
             self._mark(self.new, State.ARRIVED)
             return True
         if local(seen[self.new], EXPORT_RECORD, self.new) is not None:
@@ -120,7 +122,7 @@ class Copy:
         with self._or_none():
             if not is_whole:
                 self._receive(unfinished, held, tell)
-            self._require_unwritten()
+            self._require_current()
 
     def complete(self) -> None:
         """Make a copy that is whole what the zvol is, and give it its name; a failure leaves none.
@@ -137,7 +139,14 @@ class Copy:
             shape_zvol(self.there, replace(wanted, sparse=True), wanted)
             self.there.library.rename(self._arriving, self.new)
             self._mark(self.new, State.ARRIVED)
-            # It would be in the way of the zvol's end.
+
+    def let_go(self) -> None:
+        """Let nothing be in the way of the zvol's end, which is next; the copy is all that the zvol is.
+
+        :raises Busy: it is not: the zvol was written to since it was sent, and the copy is gone.
+        """
+        with self._or_none():
+            self._require_current()
             remove_own_snapshots(self.here, self.old)
 
     @contextmanager
@@ -171,7 +180,7 @@ class Copy:
                 dataset = zvol_dataset(self.wanted.parent, name)
                 found = self.there.glance(dataset).get(dataset)
                 note = Note.read(found, dataset) if found else None
-                if note is not None and note.source == self.old:
+                if note is not None and note.guid == self._guid:
                     self._destroy(name)
             remove_snapshot(self.here, self._snapshot)
         except Error:
@@ -196,7 +205,7 @@ class Copy:
         take_snapshot(self.here, self._snapshot)
         whole_bytes = estimate_bytes(self._snapshot, unfinished)
         self._require_room(whole_bytes)
-        note = Note(State.ARRIVING, self._operation.id, self.old)
+        note = Note(State.ARRIVING, self._operation.id, self._guid, self.old)
         send_snapshot(
             self._snapshot,
             self._arriving,
@@ -206,12 +215,19 @@ class Copy:
             sent=lambda sent_bytes: tell(sent_bytes, whole_bytes),
         )
 
-    def _require_unwritten(self) -> None:
-        """Make sure that the copy has all that the zvol has: between two lines another may have had it.
+    def _is_current(self) -> bool:
+        """Say whether a copy has all that the zvol has: between two lines another may have had it.
 
-        :raises Busy: it has not.
+        The snapshot says so that was sent, and no other: a newer one would hide what was written before it.
         """
-        if bytes_written_since(self.old):
+        found = self.here.glance(self._snapshot).get(self._snapshot)
+        if found is None or local(found, SNAPSHOT_MARK, self._snapshot) is None:
+            return False
+        self.here.library.sync(self.source.parent.zpool)
+        return bytes_written_since(self.old, self._snapshot) == 0
+
+    def _require_current(self) -> None:
+        if not self._is_current():
             message = f"{self.old} was written to while it was copied: ask again while nobody uses it"
             raise Busy(message, holders=["whoever wrote to it"])
 
@@ -226,7 +242,7 @@ class Copy:
             if unfinished is None or not is_own_snapshot(unfinished.snapshot or ""):
                 refuse_foreign(self._arriving)
             return False
-        if (note.operation, note.source) != (self._operation.id, self.old):
+        if (note.operation, note.guid) != (self._operation.id, self._guid):
             return False
         # Of one that is not whole the kernel tells no size.
         return unfinished.snapshot == self._snapshot if unfinished else number(found, "volsize") > 0
@@ -247,19 +263,34 @@ class Copy:
             raise NoSpace(message, needed_bytes=needed, available_bytes=available)
 
     def _destroy(self, name: ZvolName) -> None:
-        """Destroy a copy that was found to be one."""
-        dataset = zvol_dataset(self.wanted.parent, name)
-        try:
-            for snapshot in libzfs.library().snapshots(dataset):
-                if is_own_snapshot(snapshot):
-                    self.there.library.destroy_snapshot(snapshot, defer=False)
-        except ZfsError as err:
-            self.there.explain(err)
-        destroy_zvol(self.there, name, self._operation, release=lambda: None)
+        destroy_copy(self.there, name, self._operation)
 
     def _mark(self, dataset: str, state: State) -> None:
-        note = Note(state, self._operation.id, self.old)
+        note = Note(state, self._operation.id, self._guid, self.old)
         try:
             libzfs.library().set_property(dataset, MOVE_MARK, str(note))
         except ZfsError as err:
             self.there.explain(err)
+
+
+def destroy_copy(there: Zpool, name: ZvolName, operation: Operation) -> None:
+    """Destroy a copy that was found to be one, and the agent's own snapshot that it came with.
+
+    :raises Busy: somebody has its device open.
+    """
+    dataset = zvol_dataset(there.parent, name)
+    try:
+        for snapshot in libzfs.library().snapshots(dataset):
+            if is_own_snapshot(snapshot):
+                there.library.destroy_snapshot(snapshot, defer=False)
+    except ZfsError as err:
+        there.explain(err)
+    destroy_zvol(there, name, operation, release=lambda: None)
+
+
+def arriving_in(children: Mapping[str, Properties]) -> Iterator[tuple[str, Note]]:
+    """Yield the copies among a parent's datasets that are not whole, or were not when they were cut."""
+    for dataset, found in sorted(children.items()):
+        note = Note.read(found, dataset)
+        if note is not None and note.state is State.ARRIVING:
+            yield dataset, note

@@ -61,12 +61,13 @@ def find_unfinished(dataset: str) -> Unfinished | None:
     return Unfinished(token, names[0] if names and told.exit_status == 0 else None)
 
 
-def bytes_written_since(dataset: str) -> int:
-    """Return what was written to a zvol since its newest snapshot, in bytes.
+def bytes_written_since(dataset: str, snapshot: str) -> int:
+    """Return what was written to a zvol since a snapshot of it, in bytes, as far as the zpool has synced.
 
+    :param snapshot: its whole name.
     :raises BackendError: ZFS cannot say.
     """
-    return int(_get(dataset, "written"))
+    return int(_get(dataset, f"written@{snapshot.partition('@')[2]}"))
 
 
 def estimate_bytes(snapshot: str, unfinished: Unfinished | None) -> int:
@@ -104,13 +105,14 @@ def send_snapshot(
     with _started(sending, held, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as source:
         with _started(receiving, held, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as target:
             try:
-                _carry(source, target, sent)
+                whole = _carry(source, target, sent)
             finally:
                 # Each ends by itself where its pipe does.
                 for end in (source.stdout, target.stdin):
                     if end:
                         with suppress(BrokenPipeError):
                             end.close()
+            _await(target, sent, whole)
             received = _finished(receiving, target)
         ended = _finished(sending, source)
     if number := _recognise(received, dataset):
@@ -127,7 +129,8 @@ def send_snapshot(
 
 def _carry(
     source: subprocess.Popen[bytes], target: subprocess.Popen[bytes], sent: Callable[[int], None]
-) -> None:
+) -> int:
+    """Carry all of a stream; return how long it was."""
     if source.stdout is None or target.stdin is None:
         raise AssertionError  # both were asked for
     incoming, outgoing = source.stdout.fileno(), target.stdin.fileno()
@@ -147,10 +150,19 @@ def _carry(
                 ready.poll(_LOOK_MS)
             continue
         except BrokenPipeError:
-            return  # the receiver has said why
+            return whole  # the receiver has said why
         if count == 0:
-            return
+            return whole
         whole += count
+        sent(whole)
+
+
+def _await(target: subprocess.Popen[bytes], sent: Callable[[int], None], whole: int) -> None:
+    """Wait for the receiver, which has all and may take long to end, and let who waits be thought of."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            target.wait(_LOOK_MS / 1000)
+            return
         sent(whole)
 
 
