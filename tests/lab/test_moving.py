@@ -166,6 +166,54 @@ def test_written_to_meanwhile(lab: Lab, storage: RemoteStorage, disks: Conversat
     storage.delete_zvol(PARENT, made.name)
 
 
+def test_written_behind_a_newer_snapshot(lab: Lab, storage: RemoteStorage, disks: Conversation) -> None:
+    """What was written since is seen, although a snapshot was taken behind it."""
+    made, _ = filled(lab, storage)
+    assert move(lab, made, "sending") is None
+    disks.ask("write", dataset=f"{PARENT}/{made.name}", number=3, text="since")
+    cloned = clone(storage, made, None, size=64 * MIB)
+    with pytest.raises(AssertionError, match="was written to while it was copied"):
+        move(lab, made, 999)
+    assert storage.get_zvol(PARENT, made.name) == made
+    assert datasets(lab, FAST) == []
+    storage.delete_zvol(PARENT, cloned.name)
+    storage.delete_zvol(PARENT, made.name)
+    assert datasets(lab, PARENT) == []
+
+
+def test_written_behind_a_whole_copy(lab: Lab, storage: RemoteStorage, disks: Conversation) -> None:
+    """A copy that has the volume's name already is not believed where the volume was written to since."""
+    made = create(storage)
+    steps = move(lab, made, 999)
+    assert steps is not None
+    # The zvol is put back as if it had been cut right before its end.
+    arrived = len(steps) - 1 - steps[::-1].index("destroy")
+    storage.delete_zvol(FAST, made.name)
+    made = create(storage)
+    disks.ask("write", dataset=f"{PARENT}/{made.name}", number=3, text="before")
+    assert move(lab, made, arrived) is None
+    assert datasets(lab, FAST) == [f"{FAST}/{made.name}"]
+    disks.ask("write", dataset=f"{PARENT}/{made.name}", number=3, text="since")
+    assert move(lab, made, 999) is not None
+    assert holds(disks, f"{FAST}/{made.name}") == {"3": checksum_of("since")}
+    storage.delete_zvol(FAST, made.name)
+    assert datasets(lab, PARENT) == datasets(lab, FAST) == []
+
+
+def test_what_is_left_of_a_volume_that_has_gone(lab: Lab, storage: RemoteStorage) -> None:
+    """A part of a copy goes with the figures once its volume was deleted, and not before."""
+    made, _ = filled(lab, storage)
+    assert move(lab, made, "sending") is None
+    for deleted in (False, True):
+        if deleted:
+            storage.delete_zvol(PARENT, made.name)
+        lab.san.succeed("rm -rf /run/zolder/index")
+        storage.get_figures(FAST)
+        left = [] if deleted else [f"{FAST}/{arriving_name(made.name)}"]
+        assert datasets(lab, FAST) == left
+    assert datasets(lab, PARENT) == []
+
+
 def test_a_clone_of_it_stays(lab: Lab, storage: RemoteStorage, disks: Conversation) -> None:
     """What a clone needs of a zvol that moved stays until the clone goes, and the space comes back then."""
     made = create(storage)
