@@ -137,6 +137,26 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> 
     assert copy(san).changed
 
 
+def test_a_clone_that_udev_looks_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first clone is busy when the second is refused, it goes as soon as it is not."""
+    san = prepare(tmp_path / "san", monkeypatch)
+    before, tries = standing(san), []
+    destroy = san.zfs.destroy
+
+    def busy_at_first(dataset: str) -> None:
+        tries.append(dataset)
+        if len(tries) == 1:
+            raise ZfsError(errno.EBUSY, os.strerror(errno.EBUSY), dataset)
+        destroy(dataset)
+
+    monkeypatch.setattr(san.zfs, "destroy", busy_at_first)
+    san.steps.start(refuse_at=2)
+    with pytest.raises(BackendError):
+        copy(san)
+    assert tries == [f"{PARENT}/{COPIES[0].zvol}"] * 2
+    assert standing(san) == before
+
+
 def test_clones_of_two_moments_are_no_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one clone stands, and the other's snapshot is of another moment, it is not completed."""
     san = prepare(tmp_path / "san", monkeypatch)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Final
 
 from zolder.errors import AlreadyExists, InvalidRequest, NotFound
 from zolder.model import Zvol
@@ -23,9 +25,11 @@ from zolder.san.lzc import ZfsError
 from zolder.san.properties import numbered, require_origin_blocks
 from zolder.san.reservations import needed_to_snapshot
 from zolder.san.zpool import Zpool, is_deferred, is_full, local, number, refuse_foreign
-from zolder.san.zvols import shape_zvol
+from zolder.san.zvols import BUSY_SECONDS, shape_zvol
 
 LOG = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 0.05
 
 
 def take_snapshot(zpool: Zpool, name: str) -> bool:
@@ -209,9 +213,17 @@ def destroy_snapshots(zpool: Zpool, *names: str) -> None:
 def take_back(step: Callable[..., None], *names: str) -> None:
     """Undo a step by another; a failure is logged alone, for the error that led here must reach the caller.
 
+    What is busy is tried again for a while, whoever waits: udev looks into each zvol that has just been made.
     What is left a repeat of the request completes.
     """
-    try:
-        step(*names)
-    except ZfsError:
-        LOG.exception("could not take back %s", ", ".join(names))
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            step(*names)
+        except ZfsError as err:
+            if err.errno != errno.EBUSY or time.monotonic() > end:
+                LOG.exception("could not take back %s", ", ".join(names))
+                return
+        else:
+            return
+        time.sleep(_PAUSE_SECONDS)
