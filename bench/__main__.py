@@ -85,13 +85,13 @@ def measure(lab: Lab, rounds: int) -> Results:
 
 
 def count(lab: Lab) -> Results:
-    """Do once what the draft never did, when it is warm."""
+    """Do a few times what the draft never did, when it is warm."""
     results = Results()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zolder-bench-")))
         runner = stack.enter_context(closing(Runner(lab)))
         driver = stack.enter_context(closing(DriverWay(lab, runner, folder)))
-        for number in (1, 2):
+        for number in range(1, 5):
             for verb, step in beyond(lab, driver, number):
                 if number > 1:
                     results.add(verb, driver.name, step)

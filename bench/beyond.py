@@ -47,6 +47,7 @@ def beyond(lab: Lab, way: DriverWay, number: int) -> Iterator[tuple[str, Step]]:
             _of_groups(way.driver, f"bench-group-{number}"),
             _of_others(lab, way.driver, f"bench-found-{number}"),
         ):
+            way.settle()
             yield verb, way.watch(act)
 
 

@@ -65,6 +65,10 @@ class DriverWay(Way):
         volume = volume_of(zvol)
         return self.watch(lambda: self._act(verb, volume))
 
+    def settle(self) -> None:
+        """Wait until udev is through with what was done before."""
+        self._runner.settle()
+
     def watch(self, act: Callable[[], object]) -> Step:
         """Measure a call of the driver's."""
 
