@@ -61,6 +61,7 @@ def new_volume() -> objects.Volume:
         provider_location=None,
         volume_attachment=objects.VolumeAttachmentList(objects=[]),
         volume_type_id=None,
+        group_id=None,
         volume_type=objects.VolumeType(extra_specs={}),
         glance_metadata={},
     )
