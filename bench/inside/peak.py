@@ -13,19 +13,27 @@ from pathlib import Path
 
 def main(end: str) -> None:
     """Look, and print bytes."""
-    most = 0
+    most, agents = 0, set[Path]()
+    others = set[Path]()
     while not Path(end).exists():
-        for status in Path("/proc").glob("[0-9]*/status"):
+        for process in set(Path("/proc").glob("[0-9]*")) - others:
             try:
-                command = (status.parent / "cmdline").read_bytes().split(b"\0")
-                lines = status.read_text(encoding="utf-8", errors="replace").splitlines()
+                if process not in agents:
+                    command = (process / "cmdline").read_bytes()
+                    (agents if b"zolder" in command and b"serve" in command else others).add(process)
+                if process in agents:
+                    most = max(most, peak_of((process / "status").read_text(encoding="utf-8")))
             except OSError:
                 continue  # it has ended
-            if b"serve" in command and any(b"zolder" in word for word in command):
-                peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
-                most = max([most, *peaks])
-        time.sleep(0.2)
+        time.sleep(1)
     print(most)
+
+
+def peak_of(status: str) -> int:
+    """Return what a process's status says of its peak, in bytes."""
+    return max(
+        (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), default=0
+    )
 
 
 if __name__ == "__main__":
