@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,8 @@ class Meddling(Source):
 def volume(driver: ZolderDriver) -> Iterator[objects.Volume]:
     """A volume with something in it; wherever it is in the end, it goes."""
     made = new_volume()
+    row = {"id": made.id, "host": made.host, "size": made.size, "status": "available"}
+    database.volume_create(ADMIN, {**row, "volume_type_id": str(uuid.uuid4())})
     made.update(driver.create_volume(made))
     driver._san.storage.write_zvol(PARENT, ZvolName(made.name), MemorySource(PIECES))
     yield made
