@@ -181,8 +181,8 @@ def zvols(lab: Lab) -> list[str]:
 
 
 def forget(lab: Lab, parent: str, name: str) -> None:
-    """Destroy a zvol as an administrator would."""
-    lab.san.succeed(["zfs", "destroy", f"{parent}/{name}"])
+    """Destroy a zvol as an administrator would, and have the identity's limits counted anew at once."""
+    lab.san.succeed(f"zfs destroy {parent}/{name} && rm -rf /run/zolder/index")
 
 
 @pytest.mark.parametrize("parent", [MORE, FAST], ids=["within the zpool", "to another zpool"])
