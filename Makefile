@@ -32,7 +32,7 @@ demo: environment ## A Cinder volume's whole life on real ZFS (90 s warm, 12 min
 tempest: environment ## OpenStack's own volume tests, unmodified, on the lab's SAN; TEMPEST="--regex ..." for some
 	@$(BIN)/python -m lab tempest $(TEMPEST)
 
-cluster: environment ## Two cinder-volumes over one SAN, one killed amid 500 operations; CLUSTER="--steps ..." for some
+cluster: environment ## Two cinder-volumes over one SAN, killed in turn amid 500 operations; CLUSTER="--steps ..." for some
 	@$(BIN)/python -m lab cluster $(CLUSTER)
 
 bench: environment ## Measure the driver against the limit and the 2012 draft

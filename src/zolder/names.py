@@ -288,11 +288,6 @@ def sent_leaf(operation: OperationId) -> str:
     return f"{_SENT}{operation}"
 
 
-def is_sent(snapshot: str) -> bool:
-    """Say whether a snapshot's whole name is one that `sent_leaf` ends."""
-    return snapshot.partition("@")[2].startswith(_SENT)
-
-
 def is_between(zvol: str) -> bool:
     """Say whether a name is one that the agent gives to what is no volume any more, or none yet."""
     return zvol.startswith((_PUT_ASIDE, _REVERTED, _ARRIVING))

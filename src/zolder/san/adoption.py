@@ -45,7 +45,7 @@ from zolder.san.lzc import ZfsError
 from zolder.san.reverting import settle
 from zolder.san.snapshots import list_snapshots
 from zolder.san.zpool import Zpool, describe_zvol, find_mark, is_deferred, is_hidden, local, number, zvols_in
-from zolder.san.zvols import owner_of, shape_zvol
+from zolder.san.zvols import owner_of, set_mark, shape_zvol
 
 LOG = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class ZfsAdoption(ZfsGroups):
                     undo.callback(_name_back, zpool, new, old)
                 wanted = replace(now, volsize_bytes=volsize_bytes)
                 shape_zvol(zpool, now, wanted)
-                mark(zpool, new, VOLUME_MARK, volume_id)
+                set_mark(zpool, new, VOLUME_MARK, volume_id)
                 undo.pop_all()
             if former is not None and source != zvol:
                 self._index(parent).remove(source)
@@ -135,7 +135,7 @@ class ZfsAdoption(ZfsGroups):
                     message = f"{dataset} has snapshots that have to be released or deleted first: "
                     raise Busy(message + ", ".join(holders[:8]), holders=holders)
                 Attachments(self._policy, zpool, zvol).close_recorded()
-                mark(zpool, dataset, VOLUME_MARK, None)
+                set_mark(zpool, dataset, VOLUME_MARK, None)
             self._index(parent).remove(zvol)
         return Change(ours, None)
 
@@ -183,7 +183,7 @@ class ZfsAdoption(ZfsGroups):
                 if place != new:
                     rename(zpool, old, new)
                     undo.callback(_name_back, zpool, new, old)
-                mark(zpool, new, SNAPSHOT_MARK, snapshot)
+                set_mark(zpool, new, SNAPSHOT_MARK, snapshot)
                 undo.pop_all()
         return Change(changed=True, value=value)
 
@@ -197,7 +197,7 @@ class ZfsAdoption(ZfsGroups):
                 found is not None and local(found, SNAPSHOT_MARK, name) is not None and not is_deferred(found)
             )
             if ours:
-                mark(zpool, name, SNAPSHOT_MARK, None)
+                set_mark(zpool, name, SNAPSHOT_MARK, None)
         return Change(ours, None)
 
     def _found(
@@ -275,17 +275,6 @@ def rename(zpool: Zpool, old: str, new: str) -> None:
     """
     try:
         zpool.library.rename(old, new)
-    except ZfsError as err:
-        zpool.explain(err)
-
-
-def mark(zpool: Zpool, dataset: str, name: str, value: str | None) -> None:
-    """Set a mark, or take it away.
-
-    :raises Error: ZFS refused it.
-    """
-    try:
-        libzfs.library().set_property(dataset, name, value)
     except ZfsError as err:
         zpool.explain(err)
 

@@ -19,14 +19,12 @@ from zolder.errors import Busy, InvalidRequest
 from zolder.frames import Sink, Source
 from zolder.model import Change
 from zolder.names import DatasetName, OperationId, ZvolName, zvol_dataset
-from zolder.san import libzfs
 from zolder.san.blocks import Blocks
 from zolder.san.exporting import ZfsExports
 from zolder.san.libzfs import CONTENTS_NOTE, Properties
-from zolder.san.lzc import ZfsError
 from zolder.san.settling import settling
 from zolder.san.zpool import Zpool, local
-from zolder.san.zvols import look_at
+from zolder.san.zvols import look_at, set_mark
 
 _TOLD_EACH_SECONDS: Final = 10
 
@@ -103,10 +101,7 @@ class ZfsContents(ZfsExports):
         return go_on
 
     def _write_note(self, zpool: Zpool, dataset: str, state: State) -> None:
-        try:
-            libzfs.library().set_property(dataset, CONTENTS_NOTE, f"{self._operation.id} {state.value}")
-        except ZfsError as err:
-            zpool.explain(err)
+        set_mark(zpool, dataset, CONTENTS_NOTE, f"{self._operation.id} {state.value}")
 
 
 def read_note(found: Properties, dataset: str) -> Note | None:

@@ -13,24 +13,24 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import Final
 
 from zolder.errors import AlreadyExists, BackendError, Busy, Error, NotFound
 from zolder.model import Change, Zvol
 from zolder.names import DatasetName, VolumeId, ZvolName, viewed_id, zvol_dataset
 from zolder.san import libzfs, zfs
-from zolder.san.aside import await_holders
+from zolder.san.aside import await_holders, zvol_behind
 from zolder.san.attachments import Attachments
 from zolder.san.ending import ZfsEnding
 from zolder.san.libzfs import MOVE_MARK, VOLUME_MARK, Properties
 from zolder.san.lzc import ZfsError
 from zolder.san.records import find_record
 from zolder.san.reverting import settle
-from zolder.san.sending import Copy, Note, State, arriving_in, destroy_copy
+from zolder.san.sending import Copy, Note, State, arriving_in, destroy_copy, refuse_taken
 from zolder.san.settling import settling
 from zolder.san.views import views_in
 from zolder.san.zpool import Zpool, is_full, local, zvol_in
-from zolder.san.zvols import look_at
+from zolder.san.zvols import look_at, set_mark
 
 LOG = logging.getLogger(__name__)
 
@@ -144,15 +144,17 @@ class ZfsMoving(ZfsEnding):
                 _, origin = self._end(copy.here, source.name)
             except Error:
                 # Where that has not ended, it is the volume still, and there must not be a second one.
-                with_source = zvol_in(copy.here.glance(copy.old), source.parent, source.name)
-                if with_source is not None:
+                if zvol_in(copy.here.glance(copy.old), source.parent, source.name) is not None:
                     copy.discard()
                 raise
             copy.settle()
         return origin
 
-    def sweep_arriving(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
-        """Destroy the copies that a cut has left of volumes which have gone since."""
+    def _sweep(self, parent: DatasetName, children: Mapping[str, Properties]) -> None:
+        """Also destroy the copies that a cut has left of volumes which have gone since."""
+        super()._sweep(parent, children)
+        if not self._policy.allows("move_zvol"):
+            return
         for dataset, note in arriving_in(children):
             try:
                 with self._locks.hold(self._operation, dataset, note.source):
@@ -166,11 +168,10 @@ class ZfsMoving(ZfsEnding):
         there = self._zpool(parent)
         found = there.glance(dataset).get(dataset)
         note = Note.read(found, dataset) if found else None
-        above, _, leaf = note.source.rpartition("/") if note else ("", "", "")
-        sources = [known for known in self._policy.parents if known == above]
-        if note is None or note.state is not State.ARRIVING or not sources:
+        source = zvol_behind(self._policy.parents, note.source) if note else None
+        if note is None or note.state is not State.ARRIVING or source is None:
             return
-        if not self._zpool(sources[0]).look(f"{sources[0]}/{leaf}"):
+        if not self._zpool(source[0]).look(note.source):
             destroy_copy(there, ZvolName(dataset.rpartition("/")[2]), self._operation)
 
     def _telling(self, copy: Copy) -> Callable[[int, int], None]:
@@ -188,15 +189,6 @@ class ZfsMoving(ZfsEnding):
         return tell
 
 
-def refuse_taken(old: str, new: str) -> NoReturn:
-    """Raise that something has the new name.
-
-    :raises AlreadyExists: always.
-    """
-    message = f"{new} exists: {old} cannot have its place"
-    raise AlreadyExists(message)
-
-
 def _arrived(
     there: Zpool, seen: Mapping[str, Properties], name: ZvolName, volume_id: VolumeId, *, missing: str
 ) -> Zvol:
@@ -210,10 +202,7 @@ def _arrived(
         message = f"{missing} does not exist"
         raise NotFound(message)
     if local(seen[dataset], MOVE_MARK, dataset) is not None:
-        try:
-            libzfs.library().set_property(dataset, MOVE_MARK, None)
-        except ZfsError as err:
-            there.explain(err)
+        set_mark(there, dataset, MOVE_MARK, None)
     return look_at(there, name)[0]
 
 

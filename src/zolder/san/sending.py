@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Self
+from typing import NoReturn, Self
 
 from zolder.errors import AlreadyExists, Busy, ConnectionLost, Error, InvalidRequest, NoSpace
 from zolder.model import Zvol
@@ -26,7 +26,7 @@ from zolder.san.operation import Operation
 from zolder.san.snapshots import remove_snapshot, take_snapshot
 from zolder.san.streams import Unfinished, bytes_written_since, estimate_bytes, find_unfinished, send_snapshot
 from zolder.san.zpool import Zpool, is_full, local, number, refuse_foreign
-from zolder.san.zvols import alive_snapshots, destroy_zvol, remove_own_snapshots, shape_zvol
+from zolder.san.zvols import alive_snapshots, destroy_zvol, remove_own_snapshots, set_mark, shape_zvol
 
 LOG = logging.getLogger(__name__)
 
@@ -92,8 +92,7 @@ class Copy:
             return False
         note = Note.read(seen[self.new], self.new)
         if note is None or note.guid != self._guid:
-            message = f"{self.new} exists: {self.old} cannot have its place"
-            raise AlreadyExists(message)
+            refuse_taken(self.old, self.new)
         if note.operation == self._operation.id and self._is_current():
             self._mark(self.new, State.ARRIVED)
             return True
@@ -168,10 +167,7 @@ class Copy:
 
         :raises Error: ZFS refused it.
         """
-        try:
-            libzfs.library().set_property(self.new, MOVE_MARK, None)
-        except ZfsError as err:
-            self.there.explain(err)
+        set_mark(self.there, self.new, MOVE_MARK, None)
 
     def discard(self) -> None:
         """Take back what there is of the copy; what cannot be is found by the next move of the zvol."""
@@ -267,10 +263,7 @@ class Copy:
 
     def _mark(self, dataset: str, state: State) -> None:
         note = Note(state, self._operation.id, self._guid, self.old)
-        try:
-            libzfs.library().set_property(dataset, MOVE_MARK, str(note))
-        except ZfsError as err:
-            self.there.explain(err)
+        set_mark(self.there, dataset, MOVE_MARK, str(note))
 
 
 def destroy_copy(there: Zpool, name: ZvolName, operation: Operation) -> None:
@@ -286,6 +279,15 @@ def destroy_copy(there: Zpool, name: ZvolName, operation: Operation) -> None:
     except ZfsError as err:
         there.explain(err)
     destroy_zvol(there, name, operation, release=lambda: None)
+
+
+def refuse_taken(old: str, new: str) -> NoReturn:
+    """Raise that something has the new name.
+
+    :raises AlreadyExists: always.
+    """
+    message = f"{new} exists: {old} cannot have its place"
+    raise AlreadyExists(message)
 
 
 def arriving_in(children: Mapping[str, Properties]) -> Iterator[tuple[str, Note]]:

@@ -29,6 +29,7 @@ from zolder.san.zvols import BUSY_SECONDS, shape_zvol
 
 LOG = logging.getLogger(__name__)
 
+# Between two tries: udev lets go within some tens of milliseconds, and says nothing then.
 _PAUSE_SECONDS: Final = 0.05
 
 

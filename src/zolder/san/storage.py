@@ -65,8 +65,6 @@ class ZfsStorage(ZfsMoving, ZfsContents, ZfsCopies, ZfsAdoption):
 
         provisioned, count = self._index(parent).sum(list_sizes)
         self._sweep(parent, listed)
-        if self._policy.allows("move_zvol"):
-            self.sweep_arriving(parent, listed)
         return PoolFigures(
             parent=parent,
             available_bytes=number(found, "available"),

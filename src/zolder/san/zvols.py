@@ -99,6 +99,17 @@ def _described(zvol: Zvol) -> str:
     return " ".join([f"{zvol.volume_id}, {zvol.volsize_bytes} bytes, {provisioning}", *words])
 
 
+def set_mark(zpool: Zpool, dataset: str, name: str, value: str | None) -> None:
+    """Set a mark or a note of ours on a dataset or a snapshot, or take it away.
+
+    :raises Error: ZFS refused it.
+    """
+    try:
+        libzfs.library().set_property(dataset, name, value)
+    except ZfsError as err:
+        zpool.explain(err)
+
+
 def shape_zvol(zpool: Zpool, now: Zvol, wanted: Zvol) -> None:
     """Bring a zvol's size and reservation to what is wanted; never smaller.
 
