@@ -25,9 +25,7 @@ def main(end: str) -> None:
                     most = max(most, peak_of((process / "status").read_text(encoding="utf-8")))
             except OSError:
                 continue  # it has ended
-        time.sleep(
-            1
-        )  # the kernel keeps the highest; only what ended since is missed
+        time.sleep(1)  # the kernel keeps the highest; only what ended since is missed
     print(most)
 
 
