@@ -77,8 +77,14 @@ _ZFS: Final[dict[str, tuple[str, bool]]] = {
     "snapshot-a-dataset-outside": ("zfs snapshot data/secret@evil", True),
     "make-a-dataset-in-the-zpool": ("zfs create data/evil", True),
     "send-a-dataset-outside": ("zfs send data/secret@kept", True),
-    "receive-over-a-volume": (
-        f"printf x | zfs receive -F {PARENT}/volume-own || zfs send {PARENT}/volume-own@snap-own", True
+    "receive-a-dataset-outside": (
+        f"zfs send {PARENT}/volume-own@snap-own | zfs receive data/secret/evil", True
+    ),
+    "receive-over-a-dataset-outside": (
+        f"zfs send {PARENT}/volume-own@snap-own | zfs receive -F data/secret/disk", True
+    ),
+    "receive-in-place-of-the-parent": (
+        f"zfs send {PARENT}/volume-own@snap-own | zfs receive -F {PARENT}", True
     ),
     "rename-the-parent": (f"zfs rename {PARENT} data/gone", True),
     "snapshot-the-parent": (f"zfs snapshot {PARENT}@evil", True),

@@ -141,7 +141,7 @@ FIRST_REFUSED: Final = {
     ("rename", True): "adopt",
     ("create", True): "adopt snapshot",
     ("mount", True): "adopt",
-    ("destroy", True): "delete clone",
+    ("destroy", True): "move away",
     ("rollback", True): "revert",
     ("promote", True): "revert past the copy",
     ("send", True): "move away",
