@@ -14,6 +14,9 @@ from hypothesis import settings
 settings.register_profile("zolder", deadline=None, print_blob=True)
 settings.load_profile("zolder")
 
+# What hangs ends then. Emulated machines beside other work are slow, not wrong.
+LAB_SECONDS = 300
+
 if TYPE_CHECKING:
     # Only what needs machines pays for importing the lab.
     from lab import Lab
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever uses the lab, and put it behind all that needs no machines."""
+    """Mark whatever uses the lab, give it longer, and put it behind all that needs no machines."""
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(LAB_SECONDS))
     items.sort(key=lambda item: item.get_closest_marker("lab") is not None)
 
 

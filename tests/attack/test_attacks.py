@@ -14,8 +14,6 @@ from tests.attack.table_helper import CONTROL
 if TYPE_CHECKING:
     from tests.attack.conftest import Siege
 
-pytestmark = pytest.mark.timeout(300)
-
 LISTEN: Final = 'import socket, time; s = socket.create_server(("127.0.0.1", 4790)); time.sleep(78)'
 # What root does and undoes, one for each kind of fact: an observer that misses one would miss an attack.
 CONTROLS: Final = {

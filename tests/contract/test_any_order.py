@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INSIDE: Final = Path(__file__).parents[2] / "lab/inside"
 ON_THE_FAKE: Final = 2000
-ON_ZFS: Final = int(os.environ.get("ZOLDER_SEQUENCES", "25"))
+ON_ZFS: Final = int(os.environ.get("ZOLDER_SEQUENCES", "8"))
 
 
 class FakeDisks:
@@ -95,7 +95,7 @@ def disks(lab: Lab) -> Iterator[ZfsDisks]:
         yield ZfsDisks(program)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(300 + 120 * ON_ZFS)
 def test_on_zfs(lab: Lab, disks: ZfsDisks) -> None:
     """The same on real ZFS, the touched volume read after each step, and all of them at the end."""
     with connected(lab) as remote:

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from lab import Lab
     from zolder.client.remote import RemoteStorage
 
-pytestmark = pytest.mark.timeout(300)
-
 INSIDE = Path(__file__).parents[2] / "lab/inside"
 # A closed session ends at once; what is still under way in the initiator then fails within its own times.
 ENDS_SECONDS = 60

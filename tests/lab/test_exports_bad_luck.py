@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from lab.conversation import Conversation
     from zolder.client.remote import RemoteStorage
 
-pytestmark = pytest.mark.timeout(300)
-
 BOTH = (ADDRESS, SECOND_ADDRESS)
 
 # Takes all targets of ours away, as a boot does.

@@ -19,8 +19,6 @@ from zolder.names import LIO, NVMET, TGT, ExporterName
 if TYPE_CHECKING:
     from lab import Lab
 
-pytestmark = pytest.mark.timeout(300)
-
 AT_ONCE = 8
 
 

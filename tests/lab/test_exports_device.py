@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.contract.ground import MIB, PARENT
 from tests.support.exported import (
     SIZE,
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from lab import Lab
     from lab.conversation import Conversation
     from zolder.client.remote import RemoteStorage
-
-pytestmark = pytest.mark.timeout(300)
 
 # open-iscsi's own patience with a lost session; these tests' logins have one second.
 PATIENCE = "for s in /sys/class/iscsi_session/session*; do [ ! -e $s ] || echo 120 > $s/recovery_tmo; done"

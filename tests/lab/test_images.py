@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from zolder.cinder.driver import ZolderDriver
     from zolder.client.remote import RemoteStorage
 
-pytestmark = pytest.mark.timeout(300)
-
 GIB = 2**30
 # 12 MiB and some bytes in an image of 64 MiB and 512 bytes.
 PIECES = {

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from lab.volumes import Volumes
     from zolder.client.remote import RemoteStorage
 
-pytestmark = pytest.mark.timeout(300)
-
 WELL, FOUND = 0, 1
 
 
