@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cinderclient import client, exceptions
 
-from lab.cloud.agreement import WHOLE
+from lab.cloud.agreement import WHOLE, read_sides
 from lab.errors import LabError, TimedOut
+from lab.machine import Machine
 from lab.waiting import wait_until
 
 GONE_SECONDS = 300.0
@@ -68,6 +69,18 @@ def delete_all(
         except exceptions.NotFound:
             continue
     _wait_gone(cinder.volumes, volumes or set(), set())
+
+
+def leave_nothing(cinder: client.Client, san: Machine, parents: Sequence[str]) -> str:
+    """Delete all there is, and return a line that says so.
+
+    :raises LabError: Cinder or the SAN has something left.
+    """
+    delete_all(cinder)
+    left = read_sides(cinder, san, parents)
+    if left.volumes or left.zvols:
+        raise LabError(f"after all was deleted there is {left}")
+    return "all deleted, and nothing left in either pool"
 
 
 def _wait_gone(those: Any, wanted: set[str], parents: set[str]) -> None:  # noqa: ANN401 - no types
