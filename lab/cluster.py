@@ -24,7 +24,8 @@ from lab.cloud.imaging import image
 from lab.cloud.ledger import Ledger, unexpected
 from lab.cloud.operator import find_orphans
 from lab.cloud.placing import place
-from lab.cloud.repair import delete_all, find_unsettled, repair
+from lab.cloud.repair import delete_all, find_unsettled, leave_nothing, repair
+from lab.cloud.volume_images import upload_and_clone
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.progress import Progress
@@ -68,6 +69,8 @@ def main(argv: list[str]) -> int:
                 tell("Two pools of one back end", place(api, lab.san))
             if "image" in arguments.steps:
                 tell("Volumes of an image", image(cloud))
+                tell("An image that is a volume", upload_and_clone(cloud))
+                tell("After the images", [leave_nothing(api, lab.san, PARENTS)])
             if "crowd" in arguments.steps:
                 faults = run_crowd(cloud, arguments)
             if arguments.keep:

@@ -14,6 +14,7 @@ class Arrangement:
     :ivar options: lines for [DEFAULT].
     :ivar sections: further sections, which none of the cloud's own is.
     :ivar members: the hosts of a cluster's volume services; none: there is one service, in no cluster.
+    :ivar image_type: the volume type of which Glance takes volumes for images; none: it knows no volumes.
     """
 
     backends: tuple[Backend, ...]
@@ -21,6 +22,7 @@ class Arrangement:
     sections: str = ""
     cluster: str = ""
     members: tuple[str, ...] = ()
+    image_type: str = ""
 
 
 # One SAN over two protocols, as Tempest takes it: LIO on one zpool, NVMe/TCP on another.
@@ -50,6 +52,8 @@ CLUSTER = Arrangement(
                 "target_helper = lioadm",
                 "use_chap_auth = true",
                 "image_volume_cache_enabled = true",
+                "image_upload_use_cinder_backend = true",
+                "image_upload_use_internal_tenant = true",
                 "max_over_subscription_ratio = 200",
                 'filter_function = "volume.size < 4 or stats.total_capacity_gb > 4"',
                 'goodness_function = "100 / (1 + capabilities.total_volumes)"',
@@ -63,6 +67,7 @@ scheduler_default_weighers = GoodnessWeigher
 quota_volumes = -1
 quota_gigabytes = -1
 quota_snapshots = -1
+allowed_direct_url_schemes = cinder
 # Whether a service lives is asked right after one was killed.
 report_interval = 2
 service_down_time = 15
@@ -74,4 +79,5 @@ fixed_key = {FIXED_KEY}
 """,
     cluster="attic",
     members=("one", "two"),
+    image_type="of images",
 )

@@ -124,6 +124,8 @@ class CinderServices:
                     "known_hosts": san["known_hosts"],
                 }
             )
+            # As its own user it may tell Glance that an image is a volume, and ask where an image is.
+            + (keystone.credentials(ground, "glance", "cinder") if self.arrangement.image_type else "")
             + self.arrangement.sections
             + sections,
         )

@@ -90,8 +90,6 @@ def running_cloud(
             fill_catalog(ground, keystone.Identity(ground))
             # A new one, for a token's catalog is that of when it was given out.
             identity = keystone.Identity(ground)
-        with progress.step("Glance"):
-            glance.start_glance(ground, services)
         start_network(ground, services)
         # Last, for they take most of this machine.
         with progress.step("machines"):
@@ -102,6 +100,9 @@ def running_cloud(
         waiting.wait_until_ready(lambda: broker.is_broker_ready(ground))
         with progress.step("Cinder's API and scheduler"):
             parts.start_control(settings)
+        # Where it has images in volumes, it ends at its start if Cinder's API does not answer.
+        with progress.step("Glance"):
+            glance.start_glance(ground, services, arrangement.image_type)
         with progress.step("Cinder's volume service"):
             parts.start_volume(settings, identity)
         if backups:

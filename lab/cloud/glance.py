@@ -1,6 +1,8 @@
-"""Glance: images, in files of this machine."""
+"""Glance: images, in files of this machine, and where an arrangement wants it in volumes of Cinder's."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import requests
 from keystoneauth1.session import Session
@@ -21,7 +23,6 @@ use_stderr = false
 enabled_backends = files:file
 node_staging_uri = file://{data}/glance/staging
 worker_self_reference_url = {url}
-# Cinder shows the URL of an image's data only where it may clone from it.
 show_image_direct_url = false
 [glance_store]
 default_backend = files
@@ -41,25 +42,49 @@ config_file = {package}/glance-api-paste.ini
 {authentication}
 """
 
+# Images that are volumes: what is read last counts. A hash would be taken of a volume attached to this
+# machine, all of it. Whose volumes are whose, Glance finds by their type alone.
+VOLUMES = """\
+[DEFAULT]
+enabled_backends = files:file, volumes:cinder
+do_secure_hash = false
+[volumes]
+cinder_volume_type = {kind}
+cinder_store_auth_address = {identity}
+cinder_store_user_name = glance
+cinder_store_password = {glance_secret}
+cinder_store_project_name = service
+"""
+
 
 def url_of(ground: Ground, address: str = LOOPBACK) -> str:
     """Return where it is."""
     return f"http://{address}:{ground.ports['glance']}"
 
 
-def start_glance(ground: Ground, services: Services) -> None:
-    """Fill its database and start it."""
+def configure(ground: Ground, image_type: str = "") -> Path:
+    """Write its configuration, and return where it is.
+
+    :param image_type: the volume type of which it takes volumes for images, if any.
+    """
+    return ground.write(
+        "glance-api.conf",
+        CONFIGURATION + (VOLUMES if image_type else ""),
+        database=database.url_of(ground, "glance"),
+        url=url_of(ground),
+        package=str(ground.environments["glance"].etc / "glance"),
+        authentication=keystone.authentication(ground, "glance"),
+        kind=image_type,
+        identity=keystone.url_of(ground),
+    )
+
+
+def start_glance(ground: Ground, services: Services, image_type: str = "") -> None:
+    """Fill its database and start it; see `configure`."""
     environment = ground.environments["glance"]
     for name in ("images", "staging", "tasks", "cache"):
         (ground.data / "glance" / name).mkdir(parents=True)
-    settings = ground.write(
-        "glance-api.conf",
-        CONFIGURATION,
-        database=database.url_of(ground, "glance"),
-        url=url_of(ground),
-        package=str(environment.etc / "glance"),
-        authentication=keystone.authentication(ground, "glance"),
-    )
+    settings = configure(ground, image_type)
     sync = environment.command("glance-manage", "--config-file", str(settings), "db_sync")
     run_logged(sync, ground.logs / "glance-manage.log", env=build_environment())
     port = ground.ports["glance"]
@@ -95,3 +120,19 @@ def upload_image(ground: Ground, session: Session, data: bytes) -> str:
     if not answer.ok:
         raise LabError(f"Glance did not take an image: {answer.status_code} {answer.text}")
     return str(image)
+
+
+def status_of(ground: Ground, session: Session, image: str) -> str:
+    """Return an image's status."""
+    return str(session.get(f"{url_of(ground)}/v2/images/{image}").json()["status"])
+
+
+def locations_of(ground: Ground, session: Session, image: str) -> list[str]:
+    """Return where Glance has an image's data, as its administrator and Cinder's own user may know."""
+    found = session.get(f"{url_of(ground)}/v2/images/{image}/locations").json()
+    return [str(location["url"]) for location in found]
+
+
+def delete_image(ground: Ground, session: Session, image: str) -> None:
+    """Delete an image, and all that Glance has of it."""
+    session.delete(f"{url_of(ground)}/v2/images/{image}")

@@ -39,18 +39,18 @@ def image(cloud: Cloud) -> list[str]:
     data = os.urandom(IMAGE_BYTES)
     uploaded = glance.upload_image(cloud.ground, cloud.identity.session, data)
     # The cache is a pool's own, and a clone stays in its source's.
-    kind = api.volume_types.create("of images")
+    kind = api.volume_types.create(cloud.cinder.arrangement.image_type)
     kind.set_keys({"pool_name": DATA})
     how = {"imageRef": uploaded, "volume_type": kind.id}
-    first, seconds, carried = _made(api, san, **how)
+    first, seconds, carried = make_volume(api, san, **how)
     lines = [
         f"first volume of an image of {IMAGE_BYTES // MIB} MiB: {seconds:.1f} s, {carried} bytes to the SAN"
     ]
     _compare(san, first, data)
-    second, seconds, carried = _made(api, san, **how)
+    second, seconds, carried = make_volume(api, san, **how)
     _compare(san, second, data)
-    place = _dataset(second)
-    origin = san.succeed(["zfs", "get", "-H", "-o", "value", "origin", place]).strip()
+    place = dataset_of(second)
+    origin = origin_of(san, second)
     if origin == "-" or carried > NOISE_BYTES:
         raise LabError(f"{place} is a clone of {origin}, and {carried} bytes were carried for it")
     lines.append(
@@ -71,19 +71,19 @@ def _encrypted(api: Any, san: Machine, uploaded: str, data: bytes) -> str:  # no
             "control_location": "front-end",
         },
     )
-    volume, seconds, _ = _made(api, san, imageRef=uploaded, volume_type=kind.id)
+    volume, seconds, _ = make_volume(api, san, imageRef=uploaded, volume_type=kind.id)
     with tempfile.TemporaryDirectory() as folder:
         container, opened, secret = (Path(folder) / name for name in ("luks", "raw", "secret"))
         count = (IMAGE_BYTES + HEADER_BYTES) // MIB
-        read = f"dd if=/dev/zvol/{_dataset(volume)} bs=1M count={count} status=none | base64"
+        read = f"dd if=/dev/zvol/{dataset_of(volume)} bs=1M count={count} status=none | base64"
         decode = subprocess.run(
             ["base64", "-d"], input=san.succeed(read).encode(), capture_output=True, check=True
         )
         container.write_bytes(decode.stdout)
         if not decode.stdout.startswith(b"LUKS\xba\xbe"):
-            raise LabError(f"{_dataset(volume)} does not begin as LUKS does")
+            raise LabError(f"{dataset_of(volume)} does not begin as LUKS does")
         if data[:512] in decode.stdout:
-            raise LabError(f"{_dataset(volume)} has the image in clear")
+            raise LabError(f"{dataset_of(volume)} has the image in clear")
         secret.touch(mode=0o600)
         secret.write_text(FIXED_KEY)
         subprocess.run(
@@ -94,13 +94,13 @@ def _encrypted(api: Any, san: Machine, uploaded: str, data: bytes) -> str:  # no
         )  # fmt: skip
         with opened.open("rb") as plain:
             if plain.read(IMAGE_BYTES) != data:
-                raise LabError(f"what {_dataset(volume)} has inside LUKS is not the image")
+                raise LabError(f"what {dataset_of(volume)} has inside LUKS is not the image")
     return f"an encrypted one: {seconds:.1f} s; LUKS on the SAN, and the image inside"
 
 
-def _made(api: Any, san: Machine, **how: str) -> tuple[Any, float, int]:  # noqa: ANN401 - no types
+def make_volume(api: Any, san: Machine, **how: str) -> tuple[Any, float, int]:  # noqa: ANN401 - no types
     """Return a volume of 1 GiB, how long it took, and what the SAN received meanwhile."""
-    before, began = _received(san), time.monotonic()
+    before, began = count_received(san), time.monotonic()
     volume = api.volumes.create(1, **how)
 
     def is_made() -> Any:  # noqa: ANN401 - ditto
@@ -111,20 +111,27 @@ def _made(api: Any, san: Machine, **how: str) -> tuple[Any, float, int]:  # noqa
 
     made = wait_until(is_made, MADE_SECONDS, "a volume", interval_seconds=0.2)
     seconds = time.monotonic() - began
-    return made, seconds, _received(san) - before
+    return made, seconds, count_received(san) - before
 
 
-def _received(san: Machine) -> int:
+def count_received(san: Machine) -> int:
+    """Return how many bytes have come to the SAN since it started."""
     counted = san.succeed("cat /sys/class/net/[!l]*/statistics/rx_bytes")
     return sum(int(word) for word in counted.split())
 
 
-def _dataset(volume: Any) -> str:  # noqa: ANN401 - no types
+def origin_of(san: Machine, volume: object) -> str:
+    """Return the snapshot of which ZFS has a volume's zvol as a clone; "-" if it is none."""
+    return san.succeed(["zfs", "get", "-H", "-o", "value", "origin", dataset_of(volume)]).strip()
+
+
+def dataset_of(volume: Any) -> str:  # noqa: ANN401 - no types
+    """Return the zvol of a volume in one of its back end's pools, from what Cinder says of it."""
     pool = str(getattr(volume, "os-vol-host-attr:host")).partition("#")[2]
     return f"{pool}/volume-{volume.id}"
 
 
 def _compare(san: Machine, volume: object, data: bytes) -> None:
-    read = f"dd if=/dev/zvol/{_dataset(volume)} bs=1M count={len(data) // MIB} status=none | sha256sum"
+    read = f"dd if=/dev/zvol/{dataset_of(volume)} bs=1M count={len(data) // MIB} status=none | sha256sum"
     if san.succeed(read).split()[0] != hashlib.sha256(data).hexdigest():
-        raise LabError(f"{_dataset(volume)} does not begin with its image")
+        raise LabError(f"{dataset_of(volume)} does not begin with its image")

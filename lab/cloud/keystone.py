@@ -46,10 +46,9 @@ backend = dogpile.cache.memory
 """
 
 
-# Of every service that checks tokens; its own user is named like it.
-AUTHENTICATION = """\
-[keystone_authtoken]
-www_authenticate_uri = {identity}
+# By which a service logs in; its own user is named like it.
+CREDENTIALS = """\
+[{section}]
 auth_url = {identity}
 auth_type = password
 username = {name}
@@ -57,6 +56,10 @@ password = {secret}
 project_name = service
 user_domain_id = default
 project_domain_id = default
+"""
+# Of every service that checks tokens.
+CHECKING = """\
+www_authenticate_uri = {identity}
 service_token_roles_required = true
 service_token_roles = service
 """
@@ -72,8 +75,14 @@ def authentication(ground: Ground, name: str, address: str = LOOPBACK) -> str:
 
     :param address: where the service sees this machine's loopback.
     """
-    identity = url_of(ground, address)
-    return AUTHENTICATION.format(identity=identity, name=name, secret=ground.secrets[name])
+    checking = CHECKING.format(identity=url_of(ground, address))
+    return credentials(ground, "keystone_authtoken", name, address) + checking
+
+
+def credentials(ground: Ground, section: str, name: str, address: str = LOOPBACK) -> str:
+    """Return a section of a configuration by which a service logs in as its own user."""
+    identity, secret = url_of(ground, address), ground.secrets[name]
+    return CREDENTIALS.format(section=section, identity=identity, name=name, secret=secret)
 
 
 def start_keystone(ground: Ground, services: Services) -> None:

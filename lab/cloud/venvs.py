@@ -25,7 +25,14 @@ PARSER = "pyparsing<3.3.3"
 
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "keystone": ("keystone==30.0.0", DATABASE_DRIVER, WEB_SERVER),
-    "glance": ("glance==33.0.0", DATABASE_DRIVER, WEB_SERVER),
+    # Its store of images that are volumes asks for os-brick and a client of Cinder's.
+    "glance": (
+        "glance==33.0.0",
+        "glance-store[cinder]==5.7.0",
+        "os-brick==7.1.1",
+        DATABASE_DRIVER,
+        WEB_SERVER,
+    ),
     "cinder": ("cinder==29.0.0", "os-brick==7.1.1", DATABASE_DRIVER, WEB_SERVER, PARSER),
     "tempest": ("tempest==47.0.0",),
 }

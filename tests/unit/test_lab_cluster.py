@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.cloud import cinder, keystone
+from lab.cloud import cinder, glance, keystone
 from lab.cloud.agreement import Held, Row, Sides, SnapshotRow, compare, parse_listing
-from lab.cloud.arrangement import CLUSTER, DATA, FAST
+from lab.cloud.arrangement import CLUSTER, DATA, FAST, SINGLE, Arrangement
 from lab.cloud.ground import PORTS, SECRETS, Ground
 from lab.cloud.ledger import End, Entry, Ledger, unexpected
 from lab.cloud.service import Services
@@ -122,15 +122,21 @@ def test_no_more_than_were_wanted() -> None:
 # Configuration
 
 
-def test_configuration_of_a_cluster(tmp_path: Path) -> None:
-    """Both services have one back end over two pools, one place for locks, and each files of its own."""
+def ground_below(folder: Path) -> Ground:
+    """Return the place of a cloud of which nothing runs."""
     ground = Ground(
-        tmp_path / "cloud",
-        {name: Environment(tmp_path / "venv" / name) for name in REQUIREMENTS},
+        folder / "cloud",
+        {name: Environment(folder / "venv" / name) for name in REQUIREMENTS},
         ports={name: 40000 + number for number, name in enumerate(PORTS)},
         secrets={name: f"secret-of-{name}" for name in SECRETS},
     )
     ground.prepare()
+    return ground
+
+
+def test_configuration_of_a_cluster(tmp_path: Path) -> None:
+    """Both services have one back end over two pools, one place for locks, and each files of its own."""
+    ground = ground_below(tmp_path)
     with Services(ground.logs) as services:
         parts = cinder.CinderServices(ground, services, native=False, arrangement=CLUSTER)
         settings = parts.configure(SAN, keystone.Tenant("project", "user"))
@@ -144,3 +150,28 @@ def test_configuration_of_a_cluster(tmp_path: Path) -> None:
         assert found["DEFAULT"]["cinder_internal_tenant_user_id"] == "user"
         places.add(found["DEFAULT"]["image_conversion_dir"])
     assert len(places) == len(CLUSTER.members)
+
+
+@pytest.mark.parametrize(("arrangement", "stores"), [(CLUSTER, {"files", "volumes"}), (SINGLE, {"files"})])
+def test_only_a_cluster_has_images_in_volumes(
+    tmp_path: Path, arrangement: Arrangement, stores: set[str]
+) -> None:
+    """Cinder and Glance know of each other's images and volumes both or neither, each by its own user."""
+    ground, found = ground_below(tmp_path), []
+    with Services(ground.logs) as services:
+        parts = cinder.CinderServices(ground, services, native=False, arrangement=arrangement)
+        settings = parts.configure(SAN, keystone.Tenant("project", "user"))
+    for path in (settings, glance.configure(ground, arrangement.image_type)):
+        # As oslo.config: a section may come again, and of an option the last counts.
+        found.append(configparser.ConfigParser(interpolation=None, strict=False))
+        found[-1].read(path)
+    clones, holds = found
+    enabled = holds["DEFAULT"]["enabled_backends"].split(", ")
+    assert {store.partition(":")[0] for store in enabled} == stores
+    assert holds["glance_store"]["default_backend"] == "files"
+    with_volumes = "volumes" in stores
+    assert holds.has_section("volumes") == clones.has_section("glance") == with_volumes
+    assert clones["DEFAULT"].get("allowed_direct_url_schemes") == ("cinder" if with_volumes else None)
+    if with_volumes:
+        assert holds["volumes"]["cinder_store_password"] == ground.secrets["glance"]
+        assert clones["glance"]["password"] == ground.secrets["cinder"]
