@@ -149,7 +149,8 @@ def read_results(ground: Ground, work: Path) -> Outcomes:
     stream = subprocess.run(stestr, cwd=work, capture_output=True, env=variables(ground), check=False).stdout
     stored = ground.logs / "tempest.subunit"
     stored.write_bytes(stream)
-    reader = [tempest.program("python"), str(Path(__file__).with_name("read_results.py"))]
+    # -P: our modules beside it have names of the library's, `operator` for one.
+    reader = [tempest.program("python"), "-P", str(Path(__file__).with_name("read_results.py"))]
     with stored.open("rb") as results:
         done = subprocess.run(reader, stdin=results, capture_output=True, text=True, check=False)
     if done.returncode:
