@@ -8,6 +8,8 @@ the main thread: the kernel ties them to the thread that did it (prctl(2), PR_SE
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from lab.errors import LabError, TimedOut, indent
 from lab.waiting import wait_until
 
 START_SECONDS = 120.0
+END_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -70,8 +73,19 @@ class Service:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it and all that it started."""
-        self._process.kill()
+        """End it and all that it started; none of that is left when this returns.
+
+        unshare(1) waits for the namespace's first process, which ends when all others have: killed itself,
+        it would leave them behind for a moment.
+        """
+        outer = self._process.pid
+        if self._process.poll() is None:
+            for first in Path(f"/proc/{outer}/task/{outer}/children").read_text(encoding="ascii").split():
+                os.kill(int(first), signal.SIGKILL)
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # it had not come to its namespace yet
         self._process.wait()
 
 
