@@ -47,6 +47,13 @@ def disks(lab: Lab, storage: RemoteStorage) -> Iterator[Conversation]:  # noqa: 
         yield program
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(lab: Lab) -> Iterator[None]:
+    """What a test that failed has left is not the next one's."""
+    yield
+    lab.san.run(f"zfs list -Hr -t volume -o name {PARENT} {FAST} | xargs -rn 1 zfs destroy -R")
+
+
 def move(lab: Lab, zvol: Zvol, at: int | str) -> list[str] | None:
     """Move with the agent's own code, cut before a step; return all steps where it came to its end."""
     asked = {
@@ -55,6 +62,8 @@ def move(lab: Lab, zvol: Zvol, at: int | str) -> list[str] | None:
     program = "runuser -u zolder -- python3 -I -S /run/zolder-lab/cut.py"
     done = lab.san.run(f"{program} move_zvol {at} {shlex.quote(json.dumps(asked))}")
     if done.exit_status == CUT:
+        # What was started for the stream ends with it, and has the locks until then.
+        lab.san.wait_until("! pgrep -u zolder -x zfs", 60, "the end of what was cut")
         return None
     assert done.exit_status == 0, done.stderr
     steps: list[str] = json.loads(done.stdout)
