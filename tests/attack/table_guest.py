@@ -15,6 +15,8 @@ FAILED: Final = frozenset({"failed"})
 # How the kernel, ZFS, systemd and the tools say no; a tool that is missing says other things.
 NO: Final = (
     r"(?i)permission denied|not permitted|insufficient privileges|must be (run as )?(super-?user|root)"
+    # a parent that has zvols is replaced by none (docs/security.md has what remains)
+    r"|destination has children"
     # what a namespace of its own does not even see
     r"|cannot open 'data/secret/disk': dataset does not exist"
     r"|access denied|authentication|only root|needs root|as root|read-only file system|failed to connect to"
