@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from tests.attack.ground import PARENT
 from tests.attack.model import ENDED, HELLO, Attack, Bytes, frame, line
-from tests.attack.table_requests import RIGHT, RIGHT_CONTENTS
+from tests.attack.table_requests import RIGHT
 
 BROKEN: Final = frozenset({"remote_protocol"})
 CLOSED: Final = frozenset({"closed"})
 DELETE: Final = line("delete_zvol", RIGHT["delete_zvol"])
+# Of what nobody may reach: to read what is exported makes a clone, and the zpool's history tells of it.
+READ: Final = line("read_zvol", {"parent": PARENT, "zvol": "volume-taken"})
 MAX_REQUEST_BYTES: Final = 256 * 1024
 # Of contents: as much data as its head can say, as far behind as it can say.
 FRAME: Final = struct.pack(">4sIQ", b"DATA", 2**32 - 1, 2**64 - 1)
@@ -58,7 +60,7 @@ _AFTER: Final[dict[str, bytes]] = {
     "an-answer-instead-of-a-request": b'{"id":1,"value":{"changed":true,"value":null}}\n',
     "a-request-of-http": b"GET / HTTP/1.1\r\nHost: san\r\n\r\n",
     "a-request-behind-garbage": b"garbage\n" + DELETE,
-    "a-deletion-behind-a-request-for-contents": line("read_zvol", RIGHT_CONTENTS["read_zvol"]) + DELETE,
+    "a-deletion-behind-a-request-for-contents": READ + DELETE,
 }
 _HALF: Final[dict[str, bytes]] = {
     "half-a-request-and-the-end": DELETE[: len(DELETE) // 2],
@@ -85,7 +87,7 @@ ATTACKS: Final = (
     Attack(
         "send-a-frame-behind-a-request-for-contents",
         "bytes",
-        Bytes(line("read_zvol", RIGHT_CONTENTS["read_zvol"]) + FRAME),
+        Bytes(READ + FRAME),
         # Whichever is seen first: that it came too soon, or that nothing more comes.
         BROKEN | {"connection_lost"},
     ),
