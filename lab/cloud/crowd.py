@@ -47,9 +47,15 @@ class Mine:
     id: str
     size: int
     kind: str
-    # Oldest first; only the newest can be reverted to.
-    snapshots: list[str] = field(default_factory=list)
+    # Oldest first, each with the volume's size then. Cinder reverts to the newest alone, and to that only
+    # where the volume has not grown since.
+    snapshots: dict[str, int] = field(default_factory=dict)
     attachment: str | None = None
+
+    @property
+    def newest(self) -> str | None:
+        """Its newest snapshot; None where it has none."""
+        return next(reversed(self.snapshots), None)
 
 
 class Worker:
@@ -102,7 +108,7 @@ class Worker:
             "attach": self._free(),
             "detach": [one for one in self._volumes.values() if one.attachment],
             "retype": self._free(),
-            "revert": [one for one in self._free() if one.snapshots],
+            "revert": [one for one in self._free() if one.newest and one.snapshots[one.newest] == one.size],
             "delete snapshot": [one for one in self._volumes.values() if one.snapshots],
             "delete": [one for one in self._free() if not one.snapshots],
         }
@@ -137,7 +143,7 @@ class Worker:
         self._made(one.size, one.kind, source_volid=one.id)
 
     def _copy_snapshot(self, one: Mine) -> None:
-        snapshot = self._random.choice(one.snapshots)
+        snapshot = self._random.choice(list(one.snapshots))
         # The volume may have grown since the snapshot, and a larger copy is asked for then.
         self._made(one.size, one.kind, snapshot_id=snapshot)
 
@@ -152,7 +158,7 @@ class Worker:
         snapshot = self._api.volume_snapshots.create(one.id, force=True, name=self.name)
         self._subject = snapshot.id
         self._wait(self._api.volume_snapshots, snapshot.id, "available")
-        one.snapshots.append(snapshot.id)
+        one.snapshots[snapshot.id] = one.size
 
     def _extend(self, one: Mine) -> None:
         self._subject = one.id
@@ -184,15 +190,16 @@ class Worker:
 
     def _revert(self, one: Mine) -> None:
         self._subject = one.id
-        self._api.volumes.revert_to_snapshot(one.id, one.snapshots[-1])
+        snapshot = list(one.snapshots)[-1]
+        self._api.volumes.revert_to_snapshot(one.id, snapshot)
         self._wait(self._api.volumes, one.id, "available")
-        self._wait(self._api.volume_snapshots, one.snapshots[-1], "available")
+        self._wait(self._api.volume_snapshots, snapshot, "available")
 
     def _delete_snapshot(self, one: Mine) -> None:
-        self._subject = one.snapshots[-1]
-        self._api.volume_snapshots.delete(one.snapshots[-1])
-        self._wait(self._api.volume_snapshots, one.snapshots[-1], None)
-        one.snapshots.pop()
+        self._subject = list(one.snapshots)[-1]
+        self._api.volume_snapshots.delete(self._subject)
+        self._wait(self._api.volume_snapshots, self._subject, None)
+        del one.snapshots[self._subject]
 
     def _delete(self, one: Mine) -> None:
         self._subject = one.id
