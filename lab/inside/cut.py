@@ -2,7 +2,8 @@
 
 Runs as the agent's user and imports zolder as the agent does. Changes are counted over all ways into ZFS, so
 each step of an operation can be the one that never came. With ``sending`` for a number it ends in the middle
-of a stream, and with ``late`` the deadline passes meanwhile.
+of a stream, with ``late`` the deadline passes meanwhile, and with ``unheard`` the client goes away when
+something has been destroyed.
 """
 
 from __future__ import annotations
@@ -87,6 +88,17 @@ def be_late_behind_a_stream(operation: Operation) -> None:
     setattr(sending, "send_snapshot", send)  # noqa: B010 - as it was imported there
 
 
+def be_left_behind_a_destroy(operation: Operation) -> None:
+    """Let the client have gone away when a dataset has been destroyed."""
+    real = lzc.ZfsLibrary.destroy
+
+    def destroy(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the real one
+        real(*args, **kwargs)
+        operation._peer_is_there = lambda: False  # noqa: SLF001 - as if its line were closed
+
+    setattr(lzc.ZfsLibrary, "destroy", destroy)  # noqa: B010 - as above
+
+
 def main(verb: str, at: str, arguments: str) -> None:
     """Ask for a verb and print what was changed on the way."""
     countdown = Countdown(int(at) if at.isdecimal() else -1)
@@ -108,6 +120,8 @@ def main(verb: str, at: str, arguments: str) -> None:
         end_within_a_stream()
     if at == "late":
         be_late_behind_a_stream(operation)
+    if at == "unheard":
+        be_left_behind_a_destroy(operation)
     typed = shapes.parameters(getattr(Storage, verb))(json.loads(arguments))
     getattr(storage, verb)(**typed)
     print(json.dumps(countdown.taken))

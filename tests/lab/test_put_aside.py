@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from lab import Lab
     from zolder.client.remote import RemoteStorage
 
+INSIDE: Final = Path(__file__).parents[2] / "lab/inside"
 SIZE: Final = 64 * MIB
 WRITTEN: Final = 24 * MIB
 # What the zpool's own records may differ by.
@@ -93,6 +97,17 @@ def test_a_chain_that_is_deleted_from_its_beginning(lab: Lab, storage: RemoteSto
     storage.delete_zvol(PARENT, chain[-1].name)
     assert storage.list_put_aside(PARENT) == ()
     assert abs(used(lab) - before) < SLACK
+
+
+def test_a_client_that_goes_away(lab: Lab, storage: RemoteStorage) -> None:
+    """What was kept for a clone goes with it although nobody waits for that any more, or asks again."""
+    lab.san.write_file("/run/zolder-lab/cut.py", (INSIDE / "cut.py").read_bytes())
+    source = create(storage, size=SIZE)
+    copy = clone(storage, source, None, size=SIZE)
+    storage.delete_zvol(PARENT, source.name)
+    asked = shlex.quote(json.dumps({"parent": PARENT, "zvol": copy.name}))
+    lab.san.succeed(f"runuser -u zolder -- python3 -I -S /run/zolder-lab/cut.py delete_zvol unheard {asked}")
+    assert lab.san.succeed(f"zfs list -Hr -d 1 -t all -o name {PARENT}").split() == [PARENT]
 
 
 def test_who_holds_the_device(lab: Lab, storage: RemoteStorage) -> None:

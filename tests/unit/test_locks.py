@@ -113,3 +113,13 @@ def test_the_lock_without_a_name(tmp_path: Path) -> None:
         order.append("first")
     thread.join(20)
     assert order == ["first", "second"]
+
+
+def test_what_goes_on_unheard(tmp_path: Path) -> None:
+    """A lock is had for a block that needs no listener and no deadline, and behind it by nobody again."""
+    locks = Locks(tmp_path / "locks")
+    late = operation(-1, peer=False)
+    with late.unheard(5), locks.hold(late, "a"):
+        pass
+    with pytest.raises((DeadlineExceeded, ConnectionLost)), locks.hold(late, "a"):
+        pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from zolder.errors import BackendError, Busy, Error
 from zolder.model import Change, PutAside, Zvol
@@ -42,6 +43,8 @@ from zolder.san.zpool import Zpool, is_deleted, is_hidden, local, require_zvol, 
 from zolder.san.zvols import destroy_zvol, look_at
 
 LOG = logging.getLogger(__name__)
+
+_COLLECT_SECONDS: Final = 30
 
 
 class ZfsEnding(ZfsCounting):
@@ -140,10 +143,12 @@ class ZfsEnding(ZfsCounting):
         that list the parent.
         """
         try:
-            # A clone may have moved to another parent since it was made.
-            while behind := zvol_behind(self._policy.parents, origin):
-                with self._changing(*behind) as zpool:
-                    origin = collect(zpool, behind[1], self._operation)
+            # A repeat of the request would find the clone gone, and not what it was made from.
+            with self._operation.unheard(_COLLECT_SECONDS):
+                # A clone may have moved to another parent since it was made.
+                while behind := zvol_behind(self._policy.parents, origin):
+                    with self._changing(*behind) as zpool:
+                        origin = collect(zpool, behind[1], self._operation)
         except Error as err:
             LOG.warning("%s stays although its clone has gone: %s", origin, err.message)
 

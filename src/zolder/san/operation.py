@@ -82,6 +82,20 @@ class Operation:
         finally:
             self._deadline = whole
 
+    @contextmanager
+    def unheard(self, seconds: float) -> Iterator[None]:
+        """Have a block go on for that long although nobody may wait for it any more.
+
+        For what is right whoever has asked, at whatever time, and is asked for by nobody again.
+        """
+        deadline, peer_is_there = self._deadline, self._peer_is_there
+        self._deadline = max(deadline, time.monotonic() + seconds)
+        self._peer_is_there = lambda: True
+        try:
+            yield
+        finally:
+            self._deadline, self._peer_is_there = deadline, peer_is_there
+
     def check(self) -> None:
         """Make sure that acting now still makes sense.
 
