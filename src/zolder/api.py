@@ -55,7 +55,7 @@ class Contents(ABC):
     def read_zvol(self, parent: DatasetName, zvol: ZvolName, sink: Sink) -> int:
         """Give a zvol's contents to the sink; return its size in bytes. Nothing is held but the zvol itself.
 
-        Of one that is exported they are those of one moment: the one at which this operation began.
+        Of one that is written to meanwhile they are of no one moment.
 
         :raises NotFound: it is proven absent.
         """

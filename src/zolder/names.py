@@ -24,7 +24,6 @@ _DIGEST_CHARACTERS = 16
 # No SnapshotName begins like this.
 _CLONE_ORIGIN = "zolder-clone-"
 _VIEW = "zolder-view-"
-_READ = "zolder-read-"
 _PUT_ASIDE = "zolder-deleted-"
 _REVERTED = "zolder-reverted-"
 _ARRIVING = "zolder-arriving-"
@@ -240,16 +239,6 @@ def viewed_id(zvol: str) -> VolumeId | None:
         return VolumeId(zvol.removeprefix(_VIEW)) if zvol.startswith(_VIEW) else None
     except InvalidRequest:
         return None
-
-
-def read_name(operation: OperationId) -> ZvolName:
-    """Return the name of the clone through which an operation reads a zvol that is in use."""
-    return ZvolName(f"{_READ}{operation}")
-
-
-def is_read_name(zvol: str) -> bool:
-    """Say whether a name is one that `read_name` gives."""
-    return zvol.startswith(_READ)
 
 
 def put_aside_name(guid: int) -> ZvolName:

@@ -13,7 +13,7 @@ from tests.attack.table_requests import RIGHT
 BROKEN: Final = frozenset({"remote_protocol"})
 CLOSED: Final = frozenset({"closed"})
 DELETE: Final = line("delete_zvol", RIGHT["delete_zvol"])
-# Of what nobody may reach: to read what is exported makes a clone, and the zpool's history tells of it.
+# Of what nobody may reach.
 READ: Final = line("read_zvol", {"parent": PARENT, "zvol": "volume-taken"})
 MAX_REQUEST_BYTES: Final = 256 * 1024
 # Of contents: as much data as its head can say, as far behind as it can say.

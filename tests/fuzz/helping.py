@@ -173,9 +173,7 @@ class Kernel:
         """Be zolder.san.descriptors: a volume's, and to be written only where nobody reaches it."""
         self._hold_changing()
         self._hold_zvol(dataset)
-        closed = dataset.endswith((*_CLOSED, "view")) and not dataset.endswith("inherited")
-        is_agents_own = dataset.endswith("view") and "/zolder-read-" in dataset and not to_write
-        self._hold(not closed or is_agents_own, dataset)
+        self._hold(not dataset.endswith((*_CLOSED, "view")) or dataset.endswith("inherited"), dataset)
         if to_write and self._record and not dataset.endswith("inherited"):
             self._hold(not json.loads(self._record)["grants"], f"{dataset} is in use")
         if dataset.endswith("nodeless"):

@@ -7,7 +7,6 @@ import itertools
 import logging
 import re
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.ground import INITIATOR, MIB, PARENT, ROUTE
+from tests.contract.ground import MIB, PARENT
 from tests.support.imageservice import IMAGE, ImageService
 from tests.support.labdriver import ADMIN, lab_driver, new_volume
 from tests.support.memory import MemorySink, MemorySource, random_bytes, whole
 from tests.support.san import connected
-from tests.support.waiting import wait_until
 from zolder.errors import Busy
 from zolder.frames import Frame
 from zolder.model import Zvol
@@ -236,116 +234,6 @@ def test_a_read_that_is_cut(lab: Lab, storage: RemoteStorage, zvol: Zvol) -> Non
     assert storage.read_zvol(PARENT, zvol.name, sink) == ZVOL_BYTES
     assert sink.contents == data
     assert sink.data_bytes == ZVOL_BYTES
-
-
-# Writes a number to a zvol's first block and then to its last, on stable storage each time, until the file
-# is there: at every moment the first has the last's number or the next one.
-WRITER = """
-import mmap, os, sys
-path, size, end = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-disk, number = os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC), 0
-block = mmap.mmap(-1, 4096)
-while not os.path.exists(end):
-    number += 1
-    block[:8] = number.to_bytes(8, 'big')
-    for place in (0, size - 4096):
-        os.pwrite(disk, block, place)
-"""
-
-
-@pytest.fixture
-def in_use(lab: Lab, storage: RemoteStorage, zvol: Zvol) -> Iterator[Zvol]:
-    """A zvol that is exported, and that a program writes to all the time."""
-    path, end = f"/dev/zvol/{PARENT}/{zvol.name}", f"/run/writer-{zvol.name}.end"
-    storage.write_zvol(PARENT, zvol.name, MemorySource({MIB: random_bytes(64 * MIB, 5)}))
-    storage.export_zvol(PARENT, zvol.name, INITIATOR, route=ROUTE, attachment=None, chap=None)
-    lab.san.write_file("/run/writer.py", WRITER.encode())
-    writer = threading.Thread(
-        target=lambda: lab.san.succeed(["python3", "/run/writer.py", path, str(ZVOL_BYTES), end])
-    )
-    writer.start()
-    lab.san.wait_until(f"! cmp -s -n 4096 {path} /dev/zero", 30, "the writer's first number")
-    yield zvol
-    lab.san.succeed(f"touch {end}")
-    writer.join(60)
-    storage.withdraw_zvol(PARENT, zvol.name, None, attachment=None)
-
-
-def numbers_in(sink: MemorySink) -> tuple[int, int]:
-    """Return the numbers in the first and in the last block."""
-    first, last = sink.contents[:8], sink.contents[-4096 : 8 - 4096]
-    return int.from_bytes(first, "big"), int.from_bytes(last, "big")
-
-
-def own_datasets(lab: Lab) -> str:
-    """Return the agent's own clones and snapshots."""
-    return lab.san.succeed(f"zfs list -Ho name -rt all {PARENT} | grep zolder- || true")
-
-
-def test_one_in_use_is_read_as_of_one_moment(lab: Lab, storage: RemoteStorage, in_use: Zvol) -> None:
-    """The blocks that a writer writes one after the other agree in what is read; nothing is left of it."""
-    during: list[str] = []
-
-    class Looking(MemorySink):
-        def put(self, frame: Frame) -> None:
-            if not during:
-                during.append(own_datasets(lab))
-            super().put(frame)
-
-    sink = Looking()
-    assert storage.read_zvol(PARENT, in_use.name, sink) == ZVOL_BYTES
-    first, last = numbers_in(sink)
-    assert first > 0
-    assert first - last in {0, 1}
-    assert sink.contents[MIB : 65 * MIB] == random_bytes(64 * MIB, 5)
-    assert "zolder-read-" in during[0]
-    assert own_datasets(lab) == ""
-
-
-def test_one_in_use_when_the_line_is_cut(lab: Lab, storage: RemoteStorage, in_use: Zvol) -> None:
-    """It goes on at the same moment, where it was, and nothing is left of it."""
-
-    class Cutting(MemorySink):
-        is_cut = False
-
-        def put(self, frame: Frame) -> None:
-            super().put(frame)
-            if not self.is_cut and self.position > 20 * MIB:
-                self.is_cut = True
-                lab.san.run("pkill -KILL -u zolder")
-
-    sink = Cutting()
-    assert storage.read_zvol(PARENT, in_use.name, sink) == ZVOL_BYTES
-    assert sink.is_cut
-    first, last = numbers_in(sink)
-    assert first - last in {0, 1}
-    assert sink.contents[MIB : 65 * MIB] == random_bytes(64 * MIB, 5)
-    assert own_datasets(lab) == ""
-
-
-def test_one_in_use_when_nobody_comes_back(lab: Lab, in_use: Zvol) -> None:
-    """What a client that never came back has left goes with the next count of all zvols."""
-
-    class Gone(Exception):
-        pass
-
-    class Leaving(MemorySink):
-        def put(self, frame: Frame) -> None:
-            super().put(frame)
-            if self.position > 20 * MIB:
-                raise Gone
-
-    with connected(lab) as storage:
-        with pytest.raises(Gone):
-            storage.read_zvol(PARENT, in_use.name, Leaving())
-        assert "zolder-read-" in own_datasets(lab)
-
-        def is_counted_away() -> bool:
-            lab.san.succeed("rm -rf /run/zolder/index")
-            storage.get_figures(PARENT)
-            return own_datasets(lab) == ""
-
-        wait_until(is_counted_away, 60, "the end of the clone, once its agent has noticed")
 
 
 def test_what_others_are_told_meanwhile(lab: Lab, storage: RemoteStorage, zvol: Zvol) -> None:

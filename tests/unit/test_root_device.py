@@ -13,7 +13,7 @@ import pytest
 from tests.unit.kept_san import DATASET, ID, PARENT, POLICY, VIEW_ID, ZVOL, KeptSan
 from tests.unit.test_device import dev, make_node
 from zolder.errors import BackendError, Busy, ConnectionLost, Error, NotFound, NotPermitted
-from zolder.names import OperationId, ZvolName, read_name
+from zolder.names import OperationId, ZvolName
 from zolder.san import root
 from zolder.san.descriptors import open_zvol_device
 from zolder.san.libzfs import EXPORT_RECORD, VIEW_MARK, VOLUME_MARK, Properties, Property
@@ -65,7 +65,7 @@ class Ground:
         patch.setattr(root, "open_zvol_device", self._open)
         patch.setattr(root, "holders_of", lambda _, __: list(self.holders))
 
-    def open_device(self, *, to_write: bool, zvol: ZvolName = ZVOL) -> int:
+    def open_device(self, *, to_write: bool) -> int:
         """Ask root for the zvol's device."""
         operation = Operation(
             OperationId(ID),
@@ -75,7 +75,7 @@ class Ground:
             line=self.line,  # type: ignore[arg-type]  # all that is asked of it here
         )
         verbs = Root(POLICY, operation, Locks(self.san.site.run / "roots"), site=self.san.site)
-        return verbs.open_device(PARENT, zvol, to_write=to_write)
+        return verbs.open_device(PARENT, ZVOL, to_write=to_write)
 
     @contextmanager
     def _open(self, dataset: str, *, to_write: bool) -> Iterator[int]:
@@ -121,17 +121,6 @@ def test_nothing_else(
     with pytest.raises(error):
         ground.open_device(to_write=to_write)
     assert ground.opened == []
-
-
-def test_a_clone_that_the_agent_reads(ground: Ground) -> None:
-    """What bears a view's mark and a name of the agent's own clones is opened to be read, never written."""
-    clone = read_name(OperationId(VIEW_ID))
-    ground.san.zfs.add(f"{PARENT}/{clone}", {"volsize": 2**20, VIEW_MARK: VIEW_ID})
-    with pytest.raises(NotPermitted):
-        ground.open_device(to_write=True, zvol=clone)
-    assert ground.opened == []
-    ground.open_device(to_write=False, zvol=clone)
-    assert ground.opened == [(f"{PARENT}/{clone}", False)]
 
 
 def test_one_that_is_held(ground: Ground) -> None:

@@ -8,7 +8,6 @@ byte is written, however new it is: of one without data that frees nothing and c
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,19 +15,16 @@ from contextlib import ExitStack, contextmanager
 from enum import Enum
 from typing import Final, NamedTuple
 
-from zolder.errors import BackendError, Busy, Error, InvalidRequest, TransportError
-from zolder.frames import Frame, Sink, Source
+from zolder.errors import Busy, InvalidRequest
+from zolder.frames import Sink, Source
 from zolder.model import Change
-from zolder.names import DatasetName, OperationId, ZvolName, read_name, zvol_dataset
+from zolder.names import DatasetName, OperationId, ZvolName, zvol_dataset
 from zolder.san.blocks import Blocks
 from zolder.san.exporting import ZfsExports
-from zolder.san.libzfs import CONTENTS_NOTE, EXPORT_RECORD, Properties
-from zolder.san.moments import ensure_moment, has_moment, remove_moment
+from zolder.san.libzfs import CONTENTS_NOTE, Properties
 from zolder.san.settling import settling
 from zolder.san.zpool import Zpool, local
 from zolder.san.zvols import look_at, set_mark
-
-LOG = logging.getLogger(__name__)
 
 _TOLD_EACH_SECONDS: Final = 10
 
@@ -75,47 +71,13 @@ class ZfsContents(ZfsExports):
 
     @settling()
     def read_zvol(self, parent: DatasetName, zvol: ZvolName, sink: Sink) -> int:
-        """See ``Contents``; the open device keeps the zvol from being destroyed, and nothing else waits.
-
-        One that somebody may write to meanwhile is read as it is at one moment.
-        """
-        dataset, is_new = zvol_dataset(parent, zvol), None
+        """See ``Contents``; the open device keeps the zvol from being destroyed, and nothing else waits."""
         with ExitStack() as open_meanwhile:
             with self._changing(parent, zvol) as zpool:
-                found, seen = look_at(zpool, zvol)
-                source = zvol
-                if local(seen, EXPORT_RECORD, dataset) is not None:
-                    source, is_new = open_meanwhile.enter_context(self._moment(zpool, zvol))
-                descriptor = open_meanwhile.enter_context(self._opened(parent, source, to_write=False))
-
-            def is_same_moment() -> bool:
-                return not is_new if is_new is not None else not has_moment(zpool, self._operation.id)
-
-            Blocks(descriptor, dataset, found.volsize_bytes).read(_OfOneMoment(sink, dataset, is_same_moment))
+                found, _ = look_at(zpool, zvol)
+                descriptor = open_meanwhile.enter_context(self._opened(parent, zvol, to_write=False))
+            Blocks(descriptor, zvol_dataset(parent, zvol), found.volsize_bytes).read(sink)
         return found.volsize_bytes
-
-    @contextmanager
-    def _moment(self, zpool: Zpool, zvol: ZvolName) -> Iterator[tuple[ZvolName, bool]]:
-        """Yield the clone of a zvol as it is now, or was when this operation began, and whether it is new."""
-        clone = read_name(self._operation.id)
-        with self._locks.hold_for_long(self._operation, zvol_dataset(zpool.parent, clone)):
-            is_new = ensure_moment(zpool, zvol, self._operation.id)
-            is_wanted = False
-            try:
-                yield clone, is_new
-            except TransportError:
-                is_wanted = True  # whoever takes the line up again goes on at the same moment
-                raise
-            finally:
-                if not is_wanted:
-                    self._end_moment(zpool, clone)
-
-    def _end_moment(self, zpool: Zpool, clone: ZvolName) -> None:
-        try:
-            remove_moment(zpool, clone, self._operation)
-        except Error as err:
-            # What was read is whole, or has its own error; the next figures take the clone away.
-            LOG.warning("%s/%s stays although nobody reads it: %s", zpool.parent, clone, err.message)
 
     @contextmanager
     def _opened(self, parent: DatasetName, zvol: ZvolName, *, to_write: bool) -> Iterator[int]:
@@ -140,27 +102,6 @@ class ZfsContents(ZfsExports):
 
     def _write_note(self, zpool: Zpool, dataset: str, state: State) -> None:
         set_mark(zpool, dataset, CONTENTS_NOTE, f"{self._operation.id} {state.value}")
-
-
-class _OfOneMoment(Sink):
-    """A sink that goes on only with what it had its beginning from."""
-
-    def __init__(self, sink: Sink, dataset: str, is_same: Callable[[], bool]) -> None:
-        self._sink = sink
-        self._dataset = dataset
-        self._is_same = is_same
-
-    def begin(self) -> int:
-        begin = self._sink.begin()
-        if begin and not self._is_same():
-            message = (
-                f"{self._dataset} has been written to since the line was lost: read it from its beginning"
-            )
-            raise BackendError(message)
-        return begin
-
-    def put(self, frame: Frame) -> None:
-        self._sink.put(frame)
 
 
 def read_note(found: Properties, dataset: str) -> Note | None:

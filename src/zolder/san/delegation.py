@@ -39,9 +39,9 @@ PERMISSIONS: Final = (
     Permission(
         "snapshot",
         below=True,
-        requests="create_snapshot, create_snapshots, clone_zvol of a zvol, clone_zvols, read_zvol in use",
+        requests="create_snapshot, create_snapshots, clone_zvol of a zvol, clone_zvols",
     ),
-    Permission("clone", below=True, requests="clone_zvol, clone_zvols, read_zvol in use"),
+    Permission("clone", below=True, requests="clone_zvol, clone_zvols"),
     Permission("volsize", below=True, requests="grow_zvol, clone_zvol to a larger size"),
     Permission("refreservation", below=True, requests="create_zvol, clone_zvol, grow_zvol of thick ones"),
     *(

@@ -33,7 +33,6 @@ from zolder.san.aside import (
 from zolder.san.attachments import Attachments
 from zolder.san.counting import ZfsCounting
 from zolder.san.libzfs import EXPORT_RECORD, Properties
-from zolder.san.moments import moments_in, remove_moment
 from zolder.san.records import find_record
 from zolder.san.reverting import revert_zvol, settle, unsettled_in, was_reverted_by
 from zolder.san.settling import settling
@@ -160,9 +159,6 @@ class ZfsEnding(ZfsCounting):
                     self.settle(parent, zvol)
                 except Error as err:
                     LOG.warning("a revert of %s that was cut stays so: %s", zvol, err.message)
-        if self._policy.allows("read_zvol"):
-            for zvol in moments_in(children):
-                self._remove_moment(parent, zvol)
         if self._policy.allows("delete_zvol"):
             for dataset in put_aside_in(children):
                 try:
@@ -172,13 +168,3 @@ class ZfsEnding(ZfsCounting):
                     LOG.warning("%s cannot be looked at: %s", dataset, err.message)
                 if not held:
                     self._collect(f"{dataset}@")
-
-    def _remove_moment(self, parent: DatasetName, clone: ZvolName) -> None:
-        """Destroy a clone that a read has left; one that is read has its lock, and says so."""
-        try:
-            with self._changing(parent, clone) as zpool:
-                remove_moment(zpool, clone, self._operation)
-        except Busy:
-            LOG.debug("%s is being read", clone)
-        except Error as err:
-            LOG.warning("%s stays although nobody reads it: %s", clone, err.message)

@@ -24,7 +24,7 @@ from zolder.errors import (
     TransportError,
 )
 from zolder.model import Chap, Export, Route
-from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, is_read_name, zvol_dataset
+from zolder.names import DatasetName, ExporterName, InitiatorName, ZvolName, zvol_dataset
 from zolder.san import libzfs
 from zolder.san.descriptors import open_zvol_device
 from zolder.san.device import find_zvol_name, open_zvol
@@ -88,8 +88,7 @@ class Root(Privileged):
         """See ``Privileged``."""
         with self._locks.hold(self._operation, zvol):
             found, dataset = self._read(parent, zvol)
-            # Of views the agent reads those alone that it has made for that (zolder.san.moments).
-            if exported_id(found, dataset)[1] and (to_write or not is_read_name(zvol)):
+            if exported_id(found, dataset)[1]:
                 refuse_foreign(dataset)
             if to_write:
                 self._require_unused(found, dataset)
