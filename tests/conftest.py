@@ -14,7 +14,8 @@ from hypothesis import settings
 settings.register_profile("zolder", deadline=None, print_blob=True)
 settings.load_profile("zolder")
 
-# What hangs ends then. Emulated machines beside other work are slow, not wrong.
+# What hangs ends then. Emulated machines beside others are slow, not wrong: one imports a zpool of 22 disks
+# in 3 s by itself and in 30 s beside others.
 LAB_SECONDS = 300
 
 if TYPE_CHECKING:

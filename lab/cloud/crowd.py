@@ -47,15 +47,19 @@ class Mine:
     id: str
     size: int
     kind: str
-    # Oldest first, each with the volume's size then. Cinder reverts to the newest alone, and to that only
-    # where the volume has not grown since.
+    # Oldest first, each with the volume's size then; only the newest can be reverted to.
     snapshots: dict[str, int] = field(default_factory=dict)
     attachment: str | None = None
 
     @property
-    def newest(self) -> str | None:
-        """Its newest snapshot; None where it has none."""
-        return next(reversed(self.snapshots), None)
+    def newest(self) -> str:
+        """The newest of its snapshots, of which there is one at least."""
+        return next(reversed(self.snapshots))
+
+    @property
+    def can_revert(self) -> bool:
+        """Whether Cinder reverts it: it has a snapshot, and has not grown since."""
+        return bool(self.snapshots) and self.snapshots[self.newest] == self.size
 
 
 class Worker:
@@ -108,7 +112,7 @@ class Worker:
             "attach": self._free(),
             "detach": [one for one in self._volumes.values() if one.attachment],
             "retype": self._free(),
-            "revert": [one for one in self._free() if one.newest and one.snapshots[one.newest] == one.size],
+            "revert": [one for one in self._free() if one.can_revert],
             "delete snapshot": [one for one in self._volumes.values() if one.snapshots],
             "delete": [one for one in self._free() if not one.snapshots],
         }
@@ -190,13 +194,13 @@ class Worker:
 
     def _revert(self, one: Mine) -> None:
         self._subject = one.id
-        snapshot = list(one.snapshots)[-1]
+        snapshot = one.newest
         self._api.volumes.revert_to_snapshot(one.id, snapshot)
         self._wait(self._api.volumes, one.id, "available")
         self._wait(self._api.volume_snapshots, snapshot, "available")
 
     def _delete_snapshot(self, one: Mine) -> None:
-        self._subject = list(one.snapshots)[-1]
+        self._subject = one.newest
         self._api.volume_snapshots.delete(self._subject)
         self._wait(self._api.volume_snapshots, self._subject, None)
         del one.snapshots[self._subject]

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,7 +81,8 @@ class Service:
         outer = self._process.pid
         if self._process.poll() is None:
             for first in Path(f"/proc/{outer}/task/{outer}/children").read_text(encoding="ascii").split():
-                os.kill(int(first), signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(int(first), signal.SIGKILL)
             try:
                 self._process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:

@@ -1,6 +1,6 @@
 """Whatever Cinder does in whatever order, each volume holds what was written to it, and nothing is left over.
 
-Thousands of sequences on the fake, hundreds on real ZFS. ``ZOLDER_SEQUENCES`` is how many those are.
+Thousands of sequences on the fake; on real ZFS ``ZOLDER_SEQUENCES`` of them, half a minute each.
 """
 
 from __future__ import annotations
